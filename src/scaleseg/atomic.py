@@ -1,0 +1,88 @@
+"""Files and folders that are there whole or not at all: written under a temporary name, synced, renamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["fresh_folder", "point", "remove_leftovers", "write"]
+
+MARK = ".writing-"
+"""Temporary names begin with it; `remove_leftovers` knows them by it."""
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Replace a file's content in one step."""
+    temporary = path.with_name(f"{MARK}{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of `path` at the end; on an error `path` stays as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{MARK}{os.getpid()}-{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _sync(file)
+        _sync_folder(temporary)
+        _swap(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` a symbolic link to `target` (relative to it), replacing an older one in one step."""
+    temporary = link.with_name(f"{MARK}{os.getpid()}-{link.name}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+    _sync_folder(link.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process had begun to write; only for whoever holds the folder's lock."""
+    for item in folder.glob(f"{MARK}*"):
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item, ignore_errors=True)
+        else:
+            item.unlink(missing_ok=True)
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Folders cannot be replaced in one step: the old one moves aside first."""
+    aside = path.with_name(f"{MARK}{os.getpid()}-old-{path.name}")
+    existed = path.exists()
+    if existed:
+        path.rename(aside)
+    temporary.rename(path)
+    if existed:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,145 @@
+"""The settings of a run as typed, frozen dataclasses: the defaults are the paper's, a recipe lists what differs.
+
+Numbers without a comment are from the paper, section 4 ("Training"), or from the released DeepLab-LargeFOV solver.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scaleseg.errors import UserError, choose
+
+__all__ = ["Config", "DataConfig", "ModelConfig", "TrainConfig", "merge", "to_dict"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, which scales, how they are merged."""
+
+    segmenter: str = "largefov"
+    fusion: str = "attention"
+    scales: tuple[float, ...] = (1.0, 0.75, 0.5)
+    pretrained: str = "imagenet"  # a path, imagenet or none
+    attention_width: int = 512
+    attention_dropout: float = 0.5
+    options: dict[str, Any] = field(default_factory=dict)  # the segmenter's own, such as pool5a or output_stride
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which photographs and labels, and how they are cut and varied for training."""
+
+    dataset: str = "folder"
+    root: str | None = None  # voc: the folder VOCdevkit
+    train: Any = None  # folder: path or list of paths; voc: name of a split list
+    val: Any = None
+    dev: Any = 0.1  # share of train, or path of a list of ids: chooses `best`; 0 = none, `best` is `last`
+    classes: tuple[str, ...] = ()
+    label_map: dict[int, int] = field(default_factory=dict)  # file id -> class id; empty = as in the file
+    crop: int = 321
+    mirror: bool = True
+    random_scale: tuple[float, ...] = ()  # (lowest, highest); the paper's "+" is (0.6, 1.4)
+    colour_jitter: float = 0.0  # brightness, contrast and saturation vary by this share
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimiser, its schedule, and when to look and to save."""
+
+    steps: int = 6000
+    batch: int = 30
+    accumulate: int = 1  # parts that a batch is worked through in, to save memory
+    optimizer: str = "sgd"  # sgd or adamw
+    lr: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    fresh_lr: float = 10.0  # times lr, for what does not come pretrained
+    bias_lr: float = 2.0  # times lr, without weight decay
+    schedule: str = "step"  # step, poly or constant
+    schedule_steps: int | None = None  # poly: when the rate reaches zero; none = `steps` of the first start
+    step_every: int = 2000
+    step_factor: float = 0.1
+    poly_power: float = 0.9
+    warmup_steps: int = 0
+    extra_supervision: bool = True
+    class_weights: Any = None  # none, auto (from the data's frequencies) or one number a class
+    freeze_bn: bool = True
+    init_from: str | None = None  # start from this checkpoint
+    seed: int = 0
+    precision: str = "auto"  # float32, bf16 or auto (bf16 where it was measured to help)
+    log_every: int = 10
+    validate_every: int = 500
+    save_every: int = 500
+    save_minutes: float = 5.0  # at most this long without a checkpoint
+    keep: int = 2  # checkpoints, beside the best
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that repeats a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def merge(*parts: Mapping[str, Any]) -> Config:
+    """The defaults, overlaid by each part in turn; UserError names a key that does not exist or a value of a wrong type."""
+    merged = OmegaConf.structured(Config)
+    for part in parts:
+        _check_keys(part, to_dict(Config()), "")
+        try:
+            merged = OmegaConf.merge(merged, OmegaConf.create(dict(part)))
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{getattr(error, 'full_key', None) or 'the settings'}: {reason}") from None
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, Config)
+    _check_values(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The settings as plain lists, dicts and numbers, as YAML and JSON hold them."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    plain["data"]["label_map"] = {int(key): value for key, value in config.data.label_map.items()}
+    return plain
+
+
+def _check_keys(part: Mapping[str, Any], accepted: Mapping[str, Any], path: str) -> None:
+    for key, value in part.items():
+        choose(f"setting {path + str(key)!r}: its last name", str(key), [str(name) for name in accepted])
+        inner = accepted[key]
+        if isinstance(inner, dict) and isinstance(value, Mapping) and f"{path}{key}" not in _OPEN:
+            _check_keys(value, inner, f"{path}{key}.")
+
+
+_OPEN = ("model.options", "data.label_map")
+
+
+def _check_values(config: Config) -> None:
+    """What a type cannot say."""
+    model, data, train = config.model, config.data, config.train
+    if not model.scales or not all(0 < scale <= 4 for scale in model.scales):
+        raise UserError(f"model.scales is {list(model.scales)}; give one or more numbers above 0 and up to 4")
+    if len(set(model.scales)) < len(model.scales):
+        raise UserError(f"model.scales is {list(model.scales)}; give each scale once")
+    for name in ("steps", "batch", "accumulate", "log_every", "validate_every", "save_every", "keep", "step_every"):
+        if getattr(train, name) < 1:
+            raise UserError(f"train.{name} is {getattr(train, name)}; give a whole number of 1 or more")
+    if train.batch % train.accumulate:
+        raise UserError(f"train.accumulate is {train.accumulate}; it must divide train.batch, {train.batch}")
+    choose("train.optimizer", train.optimizer, ("sgd", "adamw"))
+    choose("train.schedule", train.schedule, ("step", "poly", "constant"))
+    choose("train.precision", train.precision, ("auto", "float32", "bf16"))
+    if train.lr <= 0:
+        raise UserError(f"train.lr is {train.lr}; give a number above 0")
+    if data.crop < 1 or data.workers < 0:
+        raise UserError(f"data.crop is {data.crop}, data.workers {data.workers}; give at least 1 pixel, 0 workers")
+    if data.random_scale and not (len(data.random_scale) == 2 and 0 < data.random_scale[0] <= data.random_scale[1]):
+        raise UserError(f"data.random_scale is {list(data.random_scale)}; give [lowest, highest], such as [0.6, 1.4]")

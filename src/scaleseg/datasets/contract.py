@@ -1,0 +1,53 @@
+"""What a dataset promises, whichever it is."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+__all__ = ["Dataset", "Subset"]
+
+
+class Dataset(Protocol):
+    """Photographs with labels, by index."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a class id is a place in here."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A name for each pair, for messages and output files."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Int64[Tensor, "H W"]]:
+        """RGB, and class ids with 255 = void; UserError names a file that cannot be used."""
+        ...
+
+
+class Subset:
+    """Some of a dataset's pairs."""
+
+    def __init__(self, whole: Dataset, indices: Sequence[int]) -> None:
+        self.whole = whole
+        self.indices = list(indices)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The whole dataset's."""
+        return self.whole.classes
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of these pairs."""
+        return [self.whole.names[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Int64[Tensor, "H W"]]:
+        return self.whole[self.indices[index]]

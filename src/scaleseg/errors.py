@@ -1,0 +1,28 @@
+"""The one exception that is the user's: a file, a setting or a checkpoint that cannot be used.
+
+    UserError                 what was given, what is accepted, what to do; shown without a traceback, exit code 1
+    ValueError, TypeError     a programmer's mistake: expected and actual
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["UserError", "choose"]
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used; the message says what, what is accepted and what to do."""
+
+
+def choose(what: str, given: str, accepted: Iterable[str]) -> str:
+    """`given` if it is one of `accepted`; else a UserError that names the nearest and all accepted ones."""
+    names = sorted(accepted)
+    if given in names:
+        return given
+    near = get_close_matches(given, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"{what} is {given!r}; {hint}choose {_listed(names)}")
+
+
+def _listed(names: list[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or "nothing: there are none"

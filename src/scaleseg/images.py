@@ -1,0 +1,163 @@
+"""Reading photographs and label images as people have them, and drawing labels: EXIF, grey, alpha, 16 bit, CMYK, palettes."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from scaleseg.errors import UserError
+
+__all__ = ["IMAGE_SUFFIXES", "draw_overlay", "draw_weights", "label_image", "palette", "read", "read_labels", "to_tensor"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+MAX_PIXELS = 200_000_000
+"""Larger files are refused before they are decoded: a small file can unpack to more than memory holds."""
+
+Source = str | Path | bytes | IO[bytes]
+"""A path, a file's content, or an open file."""
+
+
+def read(source: Source, name: str | None = None) -> UInt8[Tensor, "3 H W"]:
+    """A photograph as RGB, upright (EXIF), 16 bit scaled to 8, transparency on white; UserError if it cannot be read."""
+    return to_tensor(_open(source, name), name or _name(source))
+
+
+def to_tensor(image: Image.Image, name: str = "the image") -> UInt8[Tensor, "3 H W"]:
+    """A PIL image of any mode as RGB, upright."""
+    upright = ImageOps.exif_transpose(image)
+    return torch.from_numpy(np.array(_rgb(upright, name))).permute(2, 0, 1).contiguous()
+
+
+def read_labels(source: Source, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
+    """A label image's ids: the palette index or the grey value; UserError for a colour mask, which holds no ids."""
+    name = name or _name(source)
+    image = _open(source, name)
+    if image.mode in ("I;16", "I", "F"):
+        ids = np.asarray(image)
+        if ids.size and (ids.min() < 0 or ids.max() > 255):
+            raise UserError(f"{name} has ids from {ids.min()} to {ids.max()}; ids are whole numbers from 0 to 255")
+        return ids.astype(np.uint8)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode not in ("L", "P"):
+        grey = _equal_channels(image)
+        if grey is None:
+            raise UserError(f"{name} is a colour image ({image.mode}); a mask holds one class id a pixel: save it as grey")
+        return grey
+    return np.array(image)
+
+
+def palette(num_classes: int) -> UInt8[np.ndarray, "256 3"]:
+    """PASCAL VOC's colours for class ids; void (255) is its cream. `num_classes` colours and void, the rest black."""
+    colours = np.zeros((256, 3), np.uint8)
+    for index in range(256):
+        value = index
+        for bit in range(7, -1, -1):
+            for channel in range(3):
+                colours[index, channel] |= ((value >> channel) & 1) << bit
+            value >>= 3
+    colours[num_classes:255] = 0
+    return colours
+
+
+def label_image(labels: UInt8[np.ndarray, "H W"], num_classes: int) -> Image.Image:
+    """Class ids as a palette image: PNG viewers show colours, programs read ids."""
+    image = Image.fromarray(labels)
+    image.putpalette(palette(num_classes).tobytes())
+    return image
+
+
+def draw_overlay(
+    image: UInt8[Tensor, "3 H W"], labels: UInt8[Tensor, "H W"], num_classes: int, opacity: float = 0.6
+) -> Image.Image:
+    """The photograph with its classes coloured; class 0, background, stays as it is."""
+    photo = image.permute(1, 2, 0).numpy().astype(np.float32)
+    ids = labels.numpy()
+    blend = np.where((ids > 0)[..., None], opacity, 0.0).astype(np.float32)
+    mixed = photo * (1 - blend) + palette(num_classes)[ids] * blend
+    edge = np.zeros(ids.shape, bool)
+    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    edge[1:] |= ids[1:] != ids[:-1]
+    mixed[edge] = 255
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def draw_weights(scale_weights: Float[Tensor, "scales H W"]) -> Image.Image:
+    """One map a scale, side by side: 0 dark blue, 1 yellow (the cividis colours, readable by the colour-blind)."""
+    index = (scale_weights.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    strip = np.concatenate(list(_cividis()[index]), axis=1)
+    return Image.fromarray(strip)
+
+
+def _cividis() -> UInt8[np.ndarray, "256 3"]:
+    """Nine stops of the published map, interpolated."""
+    stops = np.array(
+        [
+            (0, 34, 78), (18, 53, 112), (59, 73, 108), (87, 93, 109), (112, 113, 115),
+            (138, 134, 120), (165, 156, 116), (195, 179, 105), (254, 232, 56),
+        ], np.float64,
+    )  # fmt: skip
+    where = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(np.linspace(0, 1, 256), where, stops[:, c]) for c in range(3)], 1).round().astype(np.uint8)
+
+
+def _open(source: Source, name: str | None) -> Image.Image:
+    """The decoded first frame."""
+    name = name or _name(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images and odd metadata; size is judged below
+            image: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(f"{name} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read: shrink it")
+            image.load()
+    except FileNotFoundError:
+        raise UserError(f"{name} does not exist") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{name} is no image that can be read; give {', '.join(IMAGE_SUFFIXES)}") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name} is refused: {error}") from None
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise UserError(f"{name} cannot be decoded ({error}); it is damaged or cut short") from error
+    return image
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode in ("I;16", "I;16B", "I", "F"):
+        return _scaled_to_8_bits(image, name).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        with_alpha = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled_to_8_bits(image: Image.Image, name: str) -> Image.Image:
+    """Grey of more than 8 bits; Pillow's own conversion would clip it to white."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise UserError(f"{name} holds NaN or infinity; an image needs finite values")
+    top = values.max(initial=0)
+    if image.mode == "F" and 0 <= values.min(initial=0) and top <= 1:
+        values = values * 255
+    elif image.mode != "F" and (image.mode.startswith("I;16") or top > 255):
+        values = values / 257
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+
+def _equal_channels(image: Image.Image) -> UInt8[np.ndarray, "H W"] | None:
+    """The one channel of a grey mask that was saved as RGB."""
+    channels = np.asarray(image.convert("RGB"))
+    same = (channels == channels[..., :1]).all()
+    return np.ascontiguousarray(channels[..., 0]) if same else None
+
+
+def _name(source: Source) -> str:
+    return str(source) if isinstance(source, str | Path) else "the image"

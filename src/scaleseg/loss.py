@@ -1,0 +1,105 @@
+"""The loss on every scale: one cross entropy of the merged scores and one of each scale's own (paper, section 3.3).
+
+Each is a sum over valid pixels, divided by the number of valid pixels of the whole batch. Where 1/scale is a whole
+number, labels are subsampled to that scale's own grid; otherwise its scores are brought to the merged grid (as the
+authors' network does for 0.75). With one scale there is one cross entropy.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from scaleseg.geometry import IGNORE, Grid, Size, resize
+
+__all__ = ["Losses", "class_weights", "count_valid", "scale_aware_loss", "scale_aware_losses"]
+
+
+class Losses(NamedTuple):
+    """The parts of the loss; `total` is what is minimised."""
+
+    total: Float[Tensor, ""]
+    fused: Float[Tensor, ""]
+    per_scale: tuple[Float[Tensor, ""], ...]
+    """Empty without extra supervision."""
+
+
+class Predicted(Protocol):
+    """What the loss reads of a `model.Prediction`."""
+
+    @property
+    def scores(self) -> Tensor: ...
+    @property
+    def per_scale(self) -> tuple[Tensor, ...]: ...
+    @property
+    def grid(self) -> Grid: ...
+
+
+def scale_aware_loss(
+    prediction: Predicted,
+    labels: Int64[Tensor, "n H W"],
+    *,
+    extra_supervision: bool = True,
+    class_weights: Float[Tensor, "classes"] | None = None,
+) -> Float[Tensor, ""]:
+    """1 + S cross entropies of a `Prediction`; labels at the image's size, 255 = void. No valid pixel: 0."""
+    return scale_aware_losses(
+        prediction, labels, extra_supervision=extra_supervision, class_weights=class_weights
+    ).total
+
+
+def scale_aware_losses(
+    prediction: Predicted,
+    labels: Int64[Tensor, "n H W"],
+    *,
+    extra_supervision: bool = True,
+    class_weights: Float[Tensor, "classes"] | None = None,
+    valid: Sequence[int] | None = None,
+) -> Losses:
+    """The parts one by one; `valid` are the whole batch's pixel counts (`count_valid`) if this is a part of a batch."""
+    grid = prediction.grid
+    sizes = _label_sizes(grid, extra_supervision)
+    counts = valid if valid is not None else count_valid(grid, labels, extra_supervision=extra_supervision)
+    maps = [prediction.scores, *(prediction.per_scale if len(sizes) > 1 else ())]
+    parts = []
+    for scores, size, count in zip(maps, sizes, counts, strict=True):
+        resized = resize(scores.float(), size, align_corners=grid.align_corners)
+        weight = None if class_weights is None else class_weights.to(resized)
+        summed = F.cross_entropy(
+            resized, grid.labels_at(labels, size), weight=weight, ignore_index=IGNORE, reduction="sum"
+        )
+        parts.append(summed / max(count, 1))
+    return Losses(torch.stack(parts).sum(), parts[0].detach(), tuple(part.detach() for part in parts[1:]))
+
+
+def count_valid(grid: Grid, labels: Int64[Tensor, "n H W"], *, extra_supervision: bool = True) -> list[int]:
+    """How many pixels each of the cross entropies averages over."""
+    return [int((grid.labels_at(labels, size) != IGNORE).sum()) for size in _label_sizes(grid, extra_supervision)]
+
+
+def class_weights(pixels: Sequence[int], present: Sequence[int]) -> Float[Tensor, "classes"]:
+    """Median frequency balancing (Eigen and Fergus, ICCV 2015, section 6.3.2), scaled to a mean of 1 over all pixels.
+
+    `pixels` of each class; `present`: the pixels of the images in which it occurs. An absent class weighs 1.
+    """
+    seen = torch.tensor(pixels, dtype=torch.float64)
+    frequency = seen / torch.tensor(present, dtype=torch.float64).clamp(min=1)
+    there = frequency > 0
+    if not bool(there.any()):
+        return torch.ones(len(pixels))
+    weights = torch.where(there, frequency[there].median() / frequency.clamp(min=1e-12), 1.0)
+    return (weights * seen.sum() / (weights * seen).sum()).float()
+
+
+def _label_sizes(grid: Grid, extra_supervision: bool) -> list[Size]:
+    """The grid on which each cross entropy compares: the merged one's, then each scale's."""
+    if not extra_supervision or len(grid.scales) == 1:
+        return [grid.fused]
+    return [grid.fused, *(grid.score_size(s) if _is_whole(1 / s) else grid.fused for s in grid.scales)]
+
+
+def _is_whole(number: float) -> bool:
+    return abs(number - round(number)) < 1e-6

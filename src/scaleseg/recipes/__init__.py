@@ -1,0 +1,76 @@
+"""Recipes: settings under a name, DATASET-SYSTEM. A recipe is one YAML file here or anywhere; it lists what differs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from scaleseg.config import Config, merge
+from scaleseg.errors import UserError, choose
+
+__all__ = ["list_recipes", "load_recipe", "override", "read_yaml"]
+
+FOLDER = Path(__file__).parent
+
+
+def list_recipes() -> tuple[str, ...]:
+    """The names: this folder's YAML files."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
+    """A recipe by name or path, with `key=value` overrides; `data=FILE` takes the data section from a YAML file."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{choose('recipe', name, list_recipes())}.yaml"
+    return merge(read_yaml(path), *(_part(item) for item in overrides))
+
+
+def override(config: dict[str, Any], overrides: Sequence[str]) -> Config:
+    """Settings as a dictionary, such as a checkpoint's, with `key=value` overrides."""
+    return merge(config, *(_part(item) for item in overrides))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's top level; UserError if it cannot be read or is no mapping."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give the name of a recipe or the path of a YAML file")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # noqa: BLE001 - YAML's and OmegaConf's errors have no common base
+        raise UserError(f"{path} is no valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings; it should begin with model:, data: or train:")
+    return {str(key): value for key, value in content.items()}
+
+
+def _part(item: str) -> dict[str, Any]:
+    """One `key=value` as a nested dictionary."""
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise UserError(f"{item!r} is no override; write key=value, such as train.steps=100")
+    if key == "data":
+        return {"data": _data_file(Path(value))}
+    try:
+        part = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
+    except Exception as error:  # noqa: BLE001 - YAML's and OmegaConf's errors have no common base
+        raise UserError(f"{item!r} cannot be read: {str(error).splitlines()[0]}") from error
+    assert isinstance(part, dict)
+    return {str(name): inner for name, inner in part.items()}
+
+
+def _data_file(path: Path) -> dict[str, Any]:
+    """A data.yaml, its relative paths taken from where it lies."""
+    content = read_yaml(path)
+    content = content.get("data", content)
+    for key in ("root", "train", "val", "dev"):
+        if key in content:
+            content[key] = _beside(path.parent, content[key], key)
+    return dict(content)
+
+
+def _beside(folder: Path, value: Any, key: str) -> Any:
+    if isinstance(value, list):
+        return [_beside(folder, item, key) for item in value]
+    if not isinstance(value, str) or (key == "dev" and value.replace(".", "", 1).isdigit()):
+        return value
+    return str(folder / value)

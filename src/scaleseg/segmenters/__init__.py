@@ -1,0 +1,38 @@
+"""Networks for one scale. A name is a file: `create_segmenter("largefov", 21)` is `segmenters/largefov.py`.
+
+A file here defines one subclass of `Segmenter`; its constructor's keyword arguments are the settings `model.options`.
+"""
+
+import inspect
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from scaleseg.errors import UserError, choose
+from scaleseg.segmenters.contract import Dense, Normalization, Segmenter
+
+__all__ = ["Dense", "Normalization", "Segmenter", "create_segmenter", "list_segmenters"]
+
+
+def list_segmenters() -> tuple[str, ...]:
+    """The names: this folder's files, less what serves them all."""
+    return tuple(sorted(module.name for module in iter_modules(__path__) if module.name not in ("contract", "sources")))
+
+
+def create_segmenter(name: str, num_classes: int, options: dict[str, Any] | None = None) -> Segmenter:
+    """A segmenter with random parameters; `load_pretrained` gives it better ones."""
+    module = import_module(f"{__name__}.{choose('model.segmenter', name, list_segmenters())}")
+    kind = next(
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Segmenter) and value.__module__ == module.__name__
+    )
+    accepted = [parameter for parameter in inspect.signature(kind).parameters if parameter != "num_classes"]
+    for option in options or {}:
+        choose(f"option of {name}", option, accepted)
+    try:
+        segmenter = kind(num_classes, **(options or {}))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model.options of {name} are {options}: {error}") from error
+    assert isinstance(segmenter, Segmenter)
+    return segmenter

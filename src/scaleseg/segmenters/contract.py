@@ -1,0 +1,63 @@
+"""What a network for one scale promises, whichever it is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["CAFFE", "Dense", "Normalization", "Segmenter"]
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What the first layer expects: (x - mean) / std of RGB in [0, 1], its channels then swapped if `bgr`."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    bgr: bool = False
+
+
+CAFFE = Normalization((122.675 / 255, 116.669 / 255, 104.008 / 255), (1 / 255, 1 / 255, 1 / 255), bgr=True)
+"""BGR, 0..255, less the mean of the released DeepLab configurations."""
+
+
+class Dense(NamedTuple):
+    """A segmenter's answer on its score grid."""
+
+    features: Float[Tensor, "n features h w"]
+    """The last layer before the head: fc7 or its equivalent."""
+    scores: Float[Tensor, "n classes h w"]
+    """Before softmax ("logits")."""
+
+
+class Segmenter(nn.Module, ABC):
+    """A network for one scale: normalised images in, features and scores out, one cell per `output_stride` pixels."""
+
+    num_features: int
+    output_stride: int
+    align_corners: bool
+    bf16_helps: bool = True
+    """On a CPU that multiplies bf16, inference was measured to be faster in it."""
+    bf16_helps_training: bool = False
+    """The same of a training step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalization = Normalization()
+        self.fresh_layers: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:
+        """Scores of images whose sides suit the grid (`geometry.Grid.input_size`)."""
+
+    @abstractmethod
+    def load_pretrained(self, source: str) -> None:
+        """Parameters from a path or from `imagenet`; sets `normalization` and `fresh_layers`; UserError if they do not fit."""
+
+    def fresh(self) -> Iterator[nn.Parameter]:
+        """Parameters that are not pretrained: trained at `train.fresh_lr` times the learning rate."""
+        for name in self.fresh_layers:
+            yield from self.get_submodule(name).parameters()

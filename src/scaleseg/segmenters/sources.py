@@ -1,0 +1,59 @@
+"""Parameters from elsewhere: read without executing anything, matched by name, never silently incomplete."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from scaleseg.errors import UserError
+
+__all__ = ["assign", "read_parameters"]
+
+
+def read_parameters(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a PyTorch state dict (read with `weights_only=True`), as float32."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"model.pretrained is {str(path)!r}, which is not a file; give a path, 'imagenet' or 'none'")
+    try:
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = tensors.get("state_dict", tensors)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read as parameters: {_first_line(error)}") from error
+    except Exception as error:  # noqa: BLE001 - UnpicklingError, and whatever a damaged archive raises
+        raise UserError(f"{path} is no plain state dict: {_first_line(error)}") from error
+    wrong = [str(name) for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
+    if wrong:
+        raise UserError(f"{path} holds more than tensors ({', '.join(wrong[:3])}); save model.state_dict() alone")
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, fresh: tuple[str, ...]) -> None:
+    """Copy `tensors` into `module` by name; only the layers `fresh` may be left out; UserError names what does not fit."""
+    own = {name: tensor for name, tensor in module.state_dict().items() if not name.endswith("num_batches_tracked")}
+    expected = {name for name in own if not name.startswith(tuple(f"{layer}." for layer in fresh))}
+    missing, surplus = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
+    if missing or surplus:
+        raise UserError(f"{source} does not fit: missing {_few(missing)}; surplus {_few(surplus)}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise UserError(f"{source}: {name} is {tuple(tensor.shape)}; {tuple(own[name].shape)} is expected")
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{source}: {name} holds NaN or infinity; fetch the file again")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") if names else "none"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,90 @@
+"""Training batches as one endless, seeded stream of samples that can be entered at any step."""
+
+import signal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from scaleseg.config import Config
+from scaleseg.datasets import Dataset
+from scaleseg.transforms import Augment, sample_generator
+
+__all__ = ["Batch", "Stream", "batches"]
+
+
+class Batch(NamedTuple):
+    """One step's images (uint8, n x 3 x crop x crop), labels (n x crop x crop) and the photographs' names."""
+
+    images: Tensor
+    labels: Tensor
+    names: list[str]
+
+
+class Stream(Sampler[tuple[int, int]]):
+    """(epoch, index) of every sample from step `start` to step `stop`: each epoch is a permutation drawn from the seed."""
+
+    def __init__(self, size: int, seed: int, batch: int, start: int, stop: int) -> None:
+        self.size, self.seed = size, seed
+        self.first, self.last = start * batch, stop * batch
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, place = divmod(self.first, self.size)
+        for _ in range(len(self)):
+            if place == self.size:
+                epoch, place = epoch + 1, 0
+            if place == 0 or epoch != getattr(self, "_epoch", None):
+                self._epoch, self._order = epoch, self._permutation(epoch)
+            yield epoch, self._order[place]
+            place += 1
+
+    def _permutation(self, epoch: int) -> list[int]:
+        order: list[int] = torch.randperm(self.size, generator=sample_generator(self.seed, epoch, -1)).tolist()
+        return order
+
+
+class _Varied:
+    """A dataset whose key is (epoch, index): both seed the variation."""
+
+    def __init__(self, dataset: Dataset, augment: Augment, seed: int) -> None:
+        self.dataset, self.augment, self.seed = dataset, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
+        epoch, index = key
+        image, labels = self.dataset[index]
+        varied = self.augment(image, labels, sample_generator(self.seed, epoch, index))
+        return *varied, self.dataset.names[index]
+
+
+def batches(dataset: Dataset, config: Config, start: int) -> Iterator[Batch]:
+    """The batches of steps `start` to `train.steps`."""
+    data, settings = config.data, config.train
+    augment = Augment(data.crop, data.mirror, data.random_scale, data.colour_jitter)
+    loader = DataLoader(
+        _Varied(dataset, augment, settings.seed),
+        batch_size=settings.batch,
+        sampler=Stream(len(dataset), settings.seed, settings.batch, start, settings.steps),
+        num_workers=data.workers,
+        worker_init_fn=_ignore_interrupts if data.workers else None,
+        collate_fn=_collate,
+        prefetch_factor=2 if data.workers else None,
+    )
+    yield from loader
+
+
+def _collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
+    images, labels, names = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(labels), list(names))
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; only the trainer may act on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,289 @@
+"""The loop: batch, loss, step; validate, save, go on. A killed run resumes to the same bits.
+
+What makes it exact: samples and their variation depend on (seed, epoch, index) alone, dropout on (seed, step), and a
+checkpoint holds everything else (parameters, optimiser, what was best).
+"""
+
+import signal
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scaleseg import checkpoint
+from scaleseg.config import Config
+from scaleseg.datasets import Dataset, open_training
+from scaleseg.devices import autocast, choose_device, choose_precision, describe
+from scaleseg.errors import UserError
+from scaleseg.evaluate import evaluate
+from scaleseg.geometry import IGNORE
+from scaleseg.loss import Losses, class_weights, count_valid, scale_aware_losses
+from scaleseg.model import ScaleAware
+from scaleseg.train.loading import Batch, batches
+from scaleseg.train.optimizer import create_optimizer, freeze_batch_norm, rate, set_rate
+from scaleseg.train.progress import Progress
+from scaleseg.train.run_folder import RunFolder, differences
+
+__all__ = ["Interrupted", "train"]
+
+
+class Interrupted(Exception):  # noqa: N818 - a wish, not a fault
+    """The user stopped the run; the message says how to go on."""
+
+
+@dataclass
+class Best:
+    """The best measurement of the development split so far."""
+
+    step: int = 0
+    mIoU: float = -1.0  # noqa: N815 - the field's name for it
+
+
+def train(
+    config: Config, folder: Path, *, resume: bool = False, device: str = "auto", say: Callable[[str], None] = print
+) -> Path:
+    """Train as `config` says; returns the last checkpoint's folder.
+
+    Raises UserError for settings or data that cannot be used and for a loss that is not finite, Interrupted after
+    SIGINT or SIGTERM, when everything is saved.
+    """
+    with RunFolder(folder) as run:
+        config, state = _begin(run, config, resume, say)
+        trainer = Trainer(run, config, state, choose_device(device), say)
+        return trainer.run_to_end()
+
+
+class Trainer:
+    """One run in progress."""
+
+    def __init__(
+        self, run: RunFolder, config: Config, state: dict[str, Any] | None, device: torch.device, say: Callable[[str], None]
+    ) -> None:
+        self.run, self.config, self.device, self.say = run, config, device, say
+        splits = open_training(config.data)
+        self.train_set, self.dev_set = splits.train, splits.dev
+        self.photographs = zlib.crc32("\n".join(self.train_set.names).encode())
+        say(f"{len(self.train_set)} training photographs, {len(self.train_set.classes)} classes; {splits.note}")
+        config = replace(config, data=replace(config.data, classes=self.train_set.classes))
+        self.config = config
+        torch.manual_seed(config.train.seed)
+        self.model, self.fresh = _create(config, state, run, say)
+        self.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.train.freeze_bn:
+            freeze_batch_norm(self.model)
+        self.optimizer = create_optimizer(self.model, config.train, self.fresh)
+        self.step, self.best = 0, Best()
+        self.class_weights = self._class_weights(state)
+        if state:
+            self._restore(state)
+        helps = self.model.segmenter.bf16_helps_training or device.type == "cuda"
+        self.precision = choose_precision(config.train.precision, device, helps=helps)
+        say(f"device {describe(device)}, {self.precision}")
+
+    def run_to_end(self) -> Path:
+        """The remaining steps, then a last measurement and checkpoint."""
+        settings = self.config.train
+        progress = Progress(
+            self.run, self.say, steps=settings.steps, batch=settings.batch, every=settings.log_every,
+            scales=self.model.scales,
+        )  # fmt: skip
+        saved = time.monotonic()
+        with _interrupts() as interrupted:
+            for batch in batches(self.train_set, self.config, self.step):
+                losses, lr = self._train_step(batch)
+                self.step += 1
+                progress.step(self.step, losses, lr)
+                at_end = self.step == settings.steps
+                improved = (at_end or not self.step % settings.validate_every) and self._validate(progress)
+                overdue = time.monotonic() - saved > 60 * settings.save_minutes
+                if at_end or improved or interrupted or overdue or not self.step % settings.save_every:
+                    self._save()
+                    saved = time.monotonic()
+                if interrupted and not at_end:
+                    raise Interrupted(f"stopped at step {self.step} and saved; the same command with --resume goes on")
+        progress.close()
+        return self.run.checkpoint(self.step)
+
+    def _train_step(self, batch: Batch) -> tuple[Losses, float]:
+        """One step of the optimiser; the losses are the whole batch's."""
+        settings = self.config.train
+        torch.manual_seed(settings.seed * 1_000_003 + self.step)
+        self.model.train()
+        if settings.freeze_bn:
+            freeze_batch_norm(self.model)
+        images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+        grid = self.model.grid((images.shape[-2], images.shape[-1]))
+        valid = count_valid(grid, labels, extra_supervision=settings.extra_supervision)
+        parts = [
+            self._backward(image_part, label_part, valid)
+            for image_part, label_part in zip(
+                images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
+            )
+        ]
+        losses = Losses(*(_sum([part[i] for part in parts]) for i in (0, 1)), _sum_each([p.per_scale for p in parts]))
+        if not torch.isfinite(losses.total):
+            raise UserError(
+                f"the loss is {float(losses.total)} at step {self.step + 1}; lower train.lr, or look at this batch: "
+                + ", ".join(batch.names)
+            )
+        share = rate(settings, self.step)
+        set_rate(self.optimizer, share)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return losses, settings.lr * share
+
+    def _backward(self, images: Tensor, labels: Tensor, valid: list[int]) -> Losses:
+        values = (images.float() / 255).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            prediction = self.model(values)
+        losses = scale_aware_losses(
+            prediction,
+            labels,
+            extra_supervision=self.config.train.extra_supervision,
+            class_weights=self.class_weights,
+            valid=valid,
+        )
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        return Losses(losses.total.detach(), losses.fused, losses.per_scale)
+
+    def _validate(self, progress: Progress) -> bool:
+        """Measure the development split; whether this is the best so far."""
+        if self.dev_set is None:
+            return False
+        metrics = evaluate(self.model, self.dev_set, workers=min(self.config.data.workers, 1))
+        improved = metrics.mIoU > self.best.mIoU
+        if improved:
+            self.best = Best(self.step, metrics.mIoU)
+        progress.validated(self.step, metrics, improved)
+        return improved
+
+    def _save(self) -> None:
+        settings = self.config.train
+        best = self.best.step if self.dev_set is not None else self.step
+        state = {
+            "step": self.step, "optimizer": self.optimizer.state_dict(), "fresh": self.fresh,
+            "best": {"step": self.best.step, "mIoU": self.best.mIoU}, "photographs": self.photographs,
+            "class_weights": self.class_weights,
+        }  # fmt: skip
+        about = {"step": self.step, "dev_mIoU": self.best.mIoU if best == self.step and self.best.step else None}
+        folder = self.run.checkpoint(self.step)
+        if not folder.exists():
+            checkpoint.save(folder, self.model, self.config, training_state=state, about=about)
+        self.run.point("last", self.step)
+        if best in (0, self.step):  # before the first measurement the newest is the best there is
+            self.run.point("best", self.step)
+        self.run.prune(settings.keep, best)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["photographs"] != self.photographs:
+            raise UserError("data.train holds other photographs than when this run began; restore them, or start anew")
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best = state["step"], Best(**state["best"])
+        if self.step > self.config.train.steps:
+            raise UserError(f"the run is at step {self.step} already; give train.steps more than that")
+        self.run.forget_after(self.step)
+        self.run.point("last", self.step)
+        self.say(f"going on from step {self.step}")
+
+    def _class_weights(self, state: dict[str, Any] | None) -> Tensor | None:
+        wish, classes = self.config.train.class_weights, self.train_set.classes
+        if wish is None or state:
+            return state["class_weights"] if state else None
+        if wish == "auto":
+            weights = _weights_from(self.train_set)
+            listed = ", ".join(f"{name} {float(value):.2f}" for name, value in zip(classes, weights, strict=True))
+            self.say(f"class weights: {listed}")
+            return weights
+        if not isinstance(wish, list | tuple) or len(wish) != len(classes):
+            raise UserError(f"train.class_weights is {wish}; give auto, or {len(classes)} numbers, one a class")
+        return torch.tensor([float(value) for value in wish])
+
+
+def _begin(
+    run: RunFolder, config: Config, resume: bool, say: Callable[[str], None]
+) -> tuple[Config, dict[str, Any] | None]:
+    """The resolved settings, written down, and the state to go on from if there is one."""
+    if run.begun and not resume:
+        raise UserError(f"{run.path} holds a run already; go on with --resume, or choose another --out")
+    if run.begun:
+        before = run.read_config()
+        if config.train.schedule_steps is None:  # poly: the horizon of the first start stays
+            config = replace(config, train=replace(config.train, schedule_steps=before.train.schedule_steps))
+        changed = differences(before, config)
+        if changed:
+            raise UserError("a resumed run keeps its settings, but these differ: " + "; ".join(changed))
+    elif config.train.schedule == "poly" and config.train.schedule_steps is None:
+        config = replace(config, train=replace(config.train, schedule_steps=config.train.steps))
+    newest = run.newest()
+    state = checkpoint.load_training_state(newest) if newest else None
+    if resume and state is None:
+        say(f"{run.path} has no checkpoint yet: starting from the beginning")
+    run.write_config(config)
+    return config, state
+
+
+def _create(
+    config: Config, state: dict[str, Any] | None, run: RunFolder, say: Callable[[str], None]
+) -> tuple[ScaleAware, list[str]]:
+    """The model to train, and the names of its parameters that are not pretrained."""
+    if state:
+        model = checkpoint.load(run.checkpoint(state["step"]))
+        return model, list(state["fresh"])
+    if config.train.init_from:
+        model = checkpoint.build(replace(config, model=replace(config.model, pretrained="none")))
+        renewed = checkpoint.start_from(model, config.train.init_from)
+        say(f"starting from {config.train.init_from}; fresh: {', '.join(renewed) or 'nothing'}")
+    else:
+        model = checkpoint.build(config)
+    fresh = model.fresh()
+    say(f"{sum(p.numel() for p in model.parameters()):,} parameters, pretrained: {config.model.pretrained}")
+    return model, fresh
+
+
+def _weights_from(dataset: Dataset) -> Tensor:
+    """Balancing weights from up to 1,000 photographs, evenly spaced."""
+    pixels, present = torch.zeros(256, dtype=torch.int64), torch.zeros(256, dtype=torch.int64)
+    for index in range(0, len(dataset), max(1, len(dataset) // 1000)):
+        counts = torch.bincount(dataset[index][1].flatten(), minlength=256)
+        counts[IGNORE] = 0
+        pixels += counts
+        present += torch.where(counts > 0, counts.sum(), 0)
+    known = len(dataset.classes)
+    return class_weights(pixels[:known].tolist(), present[:known].tolist())
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that holds the signal once SIGINT or SIGTERM came; a second one acts at once."""
+    caught: list[int] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, previous[number])
+
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, catch)
+    except ValueError:  # not in the main thread: the caller's signals are the caller's business
+        previous = {}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _sum(values: list[Any]) -> Any:
+    return torch.stack(values).sum()
+
+
+def _sum_each(values: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.stack(each).sum() for each in zip(*values, strict=True))

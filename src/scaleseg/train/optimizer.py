@@ -1,0 +1,58 @@
+"""The optimiser with the paper's parameter groups, and the learning rate of each step (paper, section 4)."""
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from scaleseg.config import TrainConfig
+from scaleseg.model import ScaleAware
+
+__all__ = ["create_optimizer", "freeze_batch_norm", "rate", "set_rate"]
+
+
+def create_optimizer(model: ScaleAware, settings: TrainConfig, fresh: Collection[str]) -> torch.optim.Optimizer:
+    """Four groups by name: {weights, biases} x {pretrained, fresh}. Biases and norms learn faster and do not decay."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name in fresh, parameter.ndim == 1), []).append(parameter)
+    described = [
+        {
+            "params": parameters,
+            "lr": settings.lr * (settings.fresh_lr if is_fresh else 1) * (settings.bias_lr if is_bias else 1),
+            "weight_decay": 0.0 if is_bias else settings.weight_decay,
+        }
+        for (is_fresh, is_bias), parameters in sorted(groups.items())
+    ]
+    for group in described:
+        group["full_lr"] = group["lr"]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(described, betas=(settings.momentum, 0.999))
+    return torch.optim.SGD(described, momentum=settings.momentum)
+
+
+def rate(settings: TrainConfig, step: int) -> float:
+    """The share of the full learning rate at a step, counted from 0."""
+    if step < settings.warmup_steps:
+        return (step + 1) / (settings.warmup_steps + 1)
+    if settings.schedule == "step":
+        return float(settings.step_factor ** (step // settings.step_every))
+    if settings.schedule == "poly":
+        horizon = settings.schedule_steps or settings.steps
+        return float(max(0.0, 1 - step / horizon) ** settings.poly_power)
+    return 1.0
+
+
+def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Every group's learning rate to a share of its full one."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["full_lr"] * share
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Pretrained statistics and gains stay as they are, in training mode too: small batches would spoil them."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.requires_grad_(False)
