@@ -20,7 +20,17 @@ from scaleseg.config import Config, merge, to_dict
 from scaleseg.errors import UserError
 from scaleseg.model import ScaleAware, create_model
 
-__all__ = ["build", "list_bundled", "load", "load_training_state", "locate", "read_config", "read_tensors", "save", "start_from"]
+__all__ = [
+    "build",
+    "list_bundled",
+    "load",
+    "load_training_state",
+    "locate",
+    "read_config",
+    "read_tensors",
+    "save",
+    "start_from",
+]
 
 BUNDLED = Path(__file__).parent / "bundled"
 FORMAT = 1
@@ -68,7 +78,9 @@ def start_from(model: ScaleAware, name: str | Path) -> tuple[str, ...]:
     fresh = tuple(key for key in own if key not in taken)
     stuck = [key for key in fresh if not key.startswith((*heads, "fusion."))]
     if stuck:
-        raise UserError(f"train.init_from={name} is another network: {', '.join(stuck[:4])} are not in it or differ in shape")
+        raise UserError(
+            f"train.init_from={name} is another network: {', '.join(stuck[:4])} are not in it or differ in shape"
+        )
     model.load_state_dict(taken, strict=False)
     return fresh
 
@@ -106,9 +118,13 @@ def locate(name: str | Path) -> Path:
         return BUNDLED / str(name)
     inside = [pointer for pointer in ("best", "last") if (folder / pointer / "config.json").is_file()]
     if inside:
-        raise UserError(f"{folder} is a run, not a checkpoint; give {' or '.join(str(folder / item) for item in inside)}")
+        raise UserError(
+            f"{folder} is a run, not a checkpoint; give {' or '.join(str(folder / item) for item in inside)}"
+        )
     known = ", ".join(list_bundled()) or "none"
-    raise UserError(f"{str(name)!r} is no checkpoint folder (with config.json) and no bundled model; those are: {known}")
+    raise UserError(
+        f"{str(name)!r} is no checkpoint folder (with config.json) and no bundled model; those are: {known}"
+    )
 
 
 def list_bundled() -> tuple[str, ...]:
@@ -121,7 +137,7 @@ def read_config(folder: Path) -> Config:
     document = _read_json(folder / "config.json")
     if document.get("format") != FORMAT:
         raise UserError(f"{folder}/config.json has format {document.get('format')!r}; this version reads {FORMAT}")
-    parts = {key: document[key] for key in ("model", "data", "train") if key in document}
+    parts: dict[str, Any] = {key: document[key] for key in ("model", "data", "train") if key in document}
     try:
         parts["data"]["label_map"] = {int(key): value for key, value in parts["data"].get("label_map", {}).items()}
     except (KeyError, ValueError, AttributeError, TypeError) as error:
@@ -151,10 +167,12 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     """What a run needs beside the parameters; UserError if this checkpoint has none or it is damaged."""
     path = folder / "training_state.pt"
     if not path.is_file():
-        raise UserError(f"{folder} has no training_state.pt; a run cannot go on from it (train.init_from can start from it)")
+        raise UserError(
+            f"{folder} has no training_state.pt; a run cannot go on from it (train.init_from can start from it)"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged or hostile file raises almost anything
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is no training state of scaleseg ({reason})") from error
     if not isinstance(state, dict) or "step" not in state:

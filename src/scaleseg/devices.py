@@ -52,7 +52,7 @@ def describe(device: torch.device) -> str:
 
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         # The public torch.backends.cpu names the instruction set that is used, not whether it multiplies bf16.
         return any(bool(check()) for check in (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported))

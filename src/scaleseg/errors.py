@@ -1,7 +1,7 @@
 """The one exception that is the user's: a file, a setting or a checkpoint that cannot be used.
 
-    UserError                 what was given, what is accepted, what to do; shown without a traceback, exit code 1
-    ValueError, TypeError     a programmer's mistake: expected and actual
+UserError                 what was given, what is accepted, what to do; shown without a traceback, exit code 1
+ValueError, TypeError     a programmer's mistake: expected and actual
 """
 
 from collections.abc import Iterable

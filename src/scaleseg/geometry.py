@@ -91,7 +91,9 @@ class Grid:
         return rows, columns
 
 
-def resize(maps: Float[Tensor, "n channels _ _"], size: Size, *, align_corners: bool) -> Float[Tensor, "n channels h w"]:
+def resize(
+    maps: Float[Tensor, "n channels _ _"], size: Size, *, align_corners: bool
+) -> Float[Tensor, "n channels h w"]:
     """Bilinear, two taps an axis, no antialiasing: at 321 -> 161, aligned, it is exactly x[::2, ::2] (as in Caffe)."""
     if tuple(maps.shape[-2:]) == size:
         return maps

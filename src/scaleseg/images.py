@@ -13,7 +13,16 @@ from torch import Tensor
 
 from scaleseg.errors import UserError
 
-__all__ = ["IMAGE_SUFFIXES", "draw_overlay", "draw_weights", "label_image", "palette", "read", "read_labels", "to_tensor"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "draw_overlay",
+    "draw_weights",
+    "label_image",
+    "palette",
+    "read",
+    "read_labels",
+    "to_tensor",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -49,7 +58,9 @@ def read_labels(source: Source, name: str | None = None) -> UInt8[np.ndarray, "H
     if image.mode not in ("L", "P"):
         grey = _equal_channels(image)
         if grey is None:
-            raise UserError(f"{name} is a colour image ({image.mode}); a mask holds one class id a pixel: save it as grey")
+            raise UserError(
+                f"{name} is a colour image ({image.mode}); a mask holds one class id a pixel: save it as grey"
+            )
         return grey
     return np.array(image)
 
@@ -105,7 +116,9 @@ def _cividis() -> UInt8[np.ndarray, "256 3"]:
         ], np.float64,
     )  # fmt: skip
     where = np.linspace(0, 1, len(stops))
-    return np.stack([np.interp(np.linspace(0, 1, 256), where, stops[:, c]) for c in range(3)], 1).round().astype(np.uint8)
+    return (
+        np.stack([np.interp(np.linspace(0, 1, 256), where, stops[:, c]) for c in range(3)], 1).round().astype(np.uint8)
+    )
 
 
 def _open(source: Source, name: str | None) -> Image.Image:
@@ -116,7 +129,9 @@ def _open(source: Source, name: str | None) -> Image.Image:
             warnings.simplefilter("ignore")  # of large images and odd metadata; size is judged below
             image: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
             if image.width * image.height > MAX_PIXELS:
-                raise UserError(f"{name} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read: shrink it")
+                raise UserError(
+                    f"{name} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read: shrink it"
+                )
             image.load()
     except FileNotFoundError:
         raise UserError(f"{name} does not exist") from None
@@ -145,7 +160,7 @@ def _scaled_to_8_bits(image: Image.Image, name: str) -> Image.Image:
     if not np.isfinite(values).all():
         raise UserError(f"{name} holds NaN or infinity; an image needs finite values")
     top = values.max(initial=0)
-    if image.mode == "F" and 0 <= values.min(initial=0) and top <= 1:
+    if image.mode == "F" and values.min(initial=0) >= 0 and top <= 1:
         values = values * 255
     elif image.mode != "F" and (image.mode.startswith("I;16") or top > 255):
         values = values / 257

@@ -16,10 +16,10 @@ __all__ = ["Confusion", "Metrics"]
 class Metrics:
     """Fractions from 0 to 1. A class that neither labels nor predictions have is `absent` and in no mean."""
 
-    mIoU: float  # noqa: N815 - the field's name for it
-    mAcc: float  # noqa: N815
-    aAcc: float  # noqa: N815
-    fwIoU: float  # noqa: N815
+    mIoU: float
+    mAcc: float
+    aAcc: float
+    fwIoU: float
     IoU: dict[str, float]
     absent: tuple[str, ...] = ()
     per_scale: dict[str, float] = field(default_factory=dict)  # mIoU of each scale's own scores

@@ -43,9 +43,7 @@ class ScaleAware(nn.Module):
     std: Tensor
     order: Tensor
 
-    def __init__(
-        self, segmenter: Segmenter, fusion: Fusion, scales: Sequence[float], classes: Sequence[str]
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, fusion: Fusion, scales: Sequence[float], classes: Sequence[str]) -> None:
         super().__init__()
         if not scales or min(scales) <= 0:
             raise UserError(f"scales are {list(scales)}; give one or more numbers above 0")
@@ -123,7 +121,5 @@ def create_model(
     network = create_segmenter(segmenter, len(names), options)
     if pretrained != "none":
         network.load_pretrained(pretrained)
-    rule = create_fusion(
-        fusion, len(scales), network.num_features, width=attention_width, dropout=attention_dropout
-    )
+    rule = create_fusion(fusion, len(scales), network.num_features, width=attention_width, dropout=attention_dropout)
     return ScaleAware(network, rule, scales, names)

@@ -45,7 +45,9 @@ def open_training(data: DataConfig) -> Splits:
     """The training photographs less the development split, and that split."""
     whole = _open(data, "train")
     if not len(whole):
-        raise UserError(f"{_where(data, 'train')} holds no photographs; give data.train a folder with images/ and masks/")
+        raise UserError(
+            f"{_where(data, 'train')} holds no photographs; give data.train a folder with images/ and masks/"
+        )
     chosen, note = _development(data, whole)
     if not chosen:
         return Splits(whole, None, note)
@@ -107,7 +109,9 @@ def _listed(path: Path, names: Sequence[str]) -> tuple[list[int], str]:
     if not chosen:
         raise UserError(f"none of the {len(wanted)} ids of {path} is a photograph of data.train")
     note = f"{len(chosen)} training photographs of {path.name} are held back to choose the best checkpoint"
-    return chosen, note + (f"; {len(wanted) - len(chosen)} ids are not in data.train" if len(chosen) < len(wanted) else "")
+    return chosen, note + (
+        f"; {len(wanted) - len(chosen)} ids are not in data.train" if len(chosen) < len(wanted) else ""
+    )
 
 
 def _where(data: DataConfig, split: str) -> str:

@@ -43,7 +43,15 @@ class Archive:
                 return (self.path / name).read_bytes()
             with self._zip().open(name) as member:
                 content = member.read(MAX_BYTES + 1)
-        except (OSError, KeyError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        except (
+            OSError,
+            KeyError,
+            zipfile.BadZipFile,
+            EOFError,
+            ValueError,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
             raise UserError(f"{self.label(name)} cannot be read ({error})") from error
         if len(content) > MAX_BYTES:
             raise UserError(f"{self.label(name)} unpacks to more than {MAX_BYTES:,} bytes; it is refused")

@@ -97,7 +97,9 @@ def _pairs(path: str) -> tuple[list[Pair], Unmatched]:
     images = _by_stem(archive, f"images/{subfolder}".rstrip("/"))
     masks = _by_stem(archive, f"masks/{subfolder}".rstrip("/"))
     if not images and not masks:
-        raise UserError(f"{path} has no photographs in images/{subfolder}; it needs images/ and masks/ with the same names")
+        raise UserError(
+            f"{path} has no photographs in images/{subfolder}; it needs images/ and masks/ with the same names"
+        )
     pairs = [Pair(stem, archive, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
     alone = Unmatched(
         tuple(archive.label(images[stem]) for stem in sorted(images.keys() - masks.keys())),
@@ -121,7 +123,9 @@ def _by_stem(archive: Archive, folder: str) -> dict[str, str]:
         if file.startswith(".") or suffix not in IMAGE_SUFFIXES:
             continue
         if stem in found:
-            raise UserError(f"{archive.label(name)} and {archive.label(found[stem])} have the same stem; keep one of them")
+            raise UserError(
+                f"{archive.label(name)} and {archive.label(found[stem])} have the same stem; keep one of them"
+            )
         found[stem] = name
     return found
 

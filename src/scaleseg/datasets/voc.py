@@ -39,7 +39,9 @@ class VOC:
         self.names = [Path(line.split()[0]).stem for line in lines if line.strip()]
         self.masks = [folder for name in MASKS if (folder := self.folder / name).is_dir()]
         if not self.masks:
-            raise UserError(f"{self.folder} has neither {' nor '.join(MASKS)}; unpack the devkit's segmentation masks there")
+            raise UserError(
+                f"{self.folder} has neither {' nor '.join(MASKS)}; unpack the devkit's segmentation masks there"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,7 +51,9 @@ class VOC:
         image = read(self.folder / "JPEGImages" / f"{name}.jpg")
         mask = next((path for folder in self.masks if (path := folder / f"{name}.png").is_file()), None)
         if mask is None:
-            raise UserError(f"{name} has no mask in {' or '.join(folder.name for folder in self.masks)} of {self.folder}")
+            raise UserError(
+                f"{name} has no mask in {' or '.join(folder.name for folder in self.masks)} of {self.folder}"
+            )
         labels = torch.from_numpy(read_labels(mask)).long()
         if labels.shape != image.shape[1:]:
             raise UserError(f"{mask} is {tuple(labels.shape)}, its photograph {tuple(image.shape[1:])} (rows, columns)")

@@ -36,7 +36,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} does not exist; give the name of a recipe or the path of a YAML file")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # noqa: BLE001 - YAML's and OmegaConf's errors have no common base
+    except Exception as error:
         raise UserError(f"{path} is no valid YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings; it should begin with model:, data: or train:")
@@ -52,7 +52,7 @@ def _part(item: str) -> dict[str, Any]:
         return {"data": _data_file(Path(value))}
     try:
         part = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
-    except Exception as error:  # noqa: BLE001 - YAML's and OmegaConf's errors have no common base
+    except Exception as error:
         raise UserError(f"{item!r} cannot be read: {str(error).splitlines()[0]}") from error
     assert isinstance(part, dict)
     return {str(name): inner for name, inner in part.items()}

@@ -4,6 +4,7 @@ A file here defines one subclass of `Segmenter`; its constructor's keyword argum
 """
 
 import inspect
+from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -22,7 +23,7 @@ def list_segmenters() -> tuple[str, ...]:
 def create_segmenter(name: str, num_classes: int, options: dict[str, Any] | None = None) -> Segmenter:
     """A segmenter with random parameters; `load_pretrained` gives it better ones."""
     module = import_module(f"{__name__}.{choose('model.segmenter', name, list_segmenters())}")
-    kind = next(
+    kind: Callable[..., Segmenter] = next(
         value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Segmenter) and value.__module__ == module.__name__
@@ -31,8 +32,6 @@ def create_segmenter(name: str, num_classes: int, options: dict[str, Any] | None
     for option in options or {}:
         choose(f"option of {name}", option, accepted)
     try:
-        segmenter = kind(num_classes, **(options or {}))
+        return kind(num_classes, **(options or {}))
     except (TypeError, ValueError) as error:
         raise UserError(f"model.options of {name} are {options}: {error}") from error
-    assert isinstance(segmenter, Segmenter)
-    return segmenter

@@ -91,7 +91,9 @@ class Trunk(nn.Module):
             for index in range(stage.blocks):
                 stride = stage.stride if index == 0 else 1
                 entry = dilation
-                if reached * stride > output_stride:  # dilate instead of striding; the striding block itself does not yet
+                if (
+                    reached * stride > output_stride
+                ):  # dilate instead of striding; the striding block itself does not yet
                     stride, dilation = 1, dilation * stride
                 reached *= stride
                 blocks.append(Block(width, stage, stride, entry if index == 0 else dilation))
@@ -170,8 +172,8 @@ class Context(nn.Module):
         )
         self.join = nn.Conv2d(features * (1 + len(rates)), features, 1)
         for layer in (self.reduce, *self.far, self.join):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
 
     def forward(self, maps: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n features h w"]:
         near = F.relu(self.reduce(maps))

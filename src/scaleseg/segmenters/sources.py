@@ -26,7 +26,7 @@ def read_parameters(path: str | Path) -> dict[str, Tensor]:
             tensors = tensors.get("state_dict", tensors)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as parameters: {_first_line(error)}") from error
-    except Exception as error:  # noqa: BLE001 - UnpicklingError, and whatever a damaged archive raises
+    except Exception as error:
         raise UserError(f"{path} is no plain state dict: {_first_line(error)}") from error
     wrong = [str(name) for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
     if wrong:

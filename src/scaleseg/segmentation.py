@@ -33,7 +33,9 @@ class Segmentation:
     def shares(self) -> dict[str, float]:
         """The share of the image that each class covers, largest first; classes that are not there are left out."""
         counts = torch.bincount(self.labels.flatten().long(), minlength=len(self.classes))
-        shares = {name: int(count) / self.labels.numel() for name, count in zip(self.classes, counts, strict=True) if count}
+        shares = {
+            name: int(count) / self.labels.numel() for name, count in zip(self.classes, counts, strict=True) if count
+        }
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     def overlay(self, opacity: float = 0.6) -> Image.Image:
@@ -84,7 +86,7 @@ def _chosen_weights(prediction: Prediction, labels: Tensor) -> Float[Tensor, "sc
     if weights.shape[1] == 1:
         return prediction.grid.to_image(weights[None, :, 0])[0]
     chosen = torch.zeros(weights.shape[0], *labels.shape, device=weights.device)
-    for class_id in labels.unique().tolist():
+    for class_id in torch.unique(labels).tolist():
         chosen = torch.where(labels == class_id, prediction.grid.to_image(weights[None, :, class_id])[0], chosen)
     return chosen
 

@@ -11,7 +11,7 @@ import torch
 
 from scaleseg.loss import Losses
 from scaleseg.metrics import Metrics
-from scaleseg.train.run_folder import RunFolder
+from scaleseg.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -23,7 +23,14 @@ class Progress:
     """Times the steps and reports every `every`."""
 
     def __init__(
-        self, run: RunFolder, say: Callable[[str], None], *, steps: int, batch: int, every: int, scales: tuple[float, ...]
+        self,
+        run: RunFolder,
+        say: Callable[[str], None],
+        *,
+        steps: int,
+        batch: int,
+        every: int,
+        scales: tuple[float, ...],
     ) -> None:
         self.run, self.say = run, say
         self.steps, self.batch, self.every, self.scales = steps, batch, every, scales
@@ -42,16 +49,17 @@ class Progress:
         left = (self.steps - step) * (now - self._begun) / self._done
         self._since, self._counted = now, 0
         per_scale = {f"{s:g}": float(loss) for s, loss in zip(self.scales, losses.per_scale, strict=False)}
+        total, fused = float(losses.total), float(losses.fused)
         record = {
-            "step": step, "loss": float(losses.total), "loss_fused": float(losses.fused), "loss_per_scale": per_scale,
+            "step": step, "loss": total, "loss_fused": fused, "loss_per_scale": per_scale,
             "lr": lr, "images_per_s": round(speed, 3), "memory_gb": round(_memory(), 3),
         }  # fmt: skip
         self.run.append(record)
-        self._plot(step, {"loss/total": record["loss"], "loss/fused": record["loss_fused"], "lr": lr})
+        self._plot(step, {"loss/total": total, "loss/fused": fused, "lr": lr})
         self._plot(step, {f"loss/{scale}": loss for scale, loss in per_scale.items()})
-        scales = "".join(f" {scale}:{loss:.3f}" for scale, loss in per_scale.items())
+        listed = "".join(f" {scale}:{loss:.3f}" for scale, loss in per_scale.items())
         self.say(
-            f"step {step}/{self.steps}  loss {float(losses.total):.3f}  fused {float(losses.fused):.3f}{scales}  "
+            f"step {step}/{self.steps}  loss {total:.3f}  fused {fused:.3f}{listed}  "
             f"lr {lr:.2e}  {speed:.1f} images/s  {_clock(left)} left  {_memory():.1f} GB"
         )
 

@@ -56,8 +56,10 @@ class RunFolder:
         path = self.path / "config.yaml"
         try:
             content = OmegaConf.to_container(OmegaConf.load(path))
-        except Exception as error:  # noqa: BLE001 - YAML's and OmegaConf's errors have no common base
-            raise UserError(f"{path} cannot be read ({error}); restore it, or start again with another --out") from error
+        except Exception as error:
+            raise UserError(
+                f"{path} cannot be read ({error}); restore it, or start again with another --out"
+            ) from error
         if not isinstance(content, dict):
             raise UserError(f"{path} holds no settings; restore it, or start again with another --out")
         return merge({str(key): value for key, value in content.items()})

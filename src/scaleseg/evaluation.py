@@ -11,7 +11,7 @@ from scaleseg.datasets import Dataset
 from scaleseg.errors import UserError
 from scaleseg.metrics import Confusion, Metrics
 from scaleseg.model import ScaleAware
-from scaleseg.segment import predict
+from scaleseg.segmentation import predict
 
 __all__ = ["evaluate"]
 
@@ -46,6 +46,6 @@ def evaluate(
 
 def _pairs(dataset: Dataset, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The pairs in order, read ahead by `workers` processes."""
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(dataset, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
     with torch.inference_mode():
         yield from loader

@@ -1,5 +1,5 @@
 """Training: `train(config, folder)` runs to the end, is interrupted and goes on, to the same bits."""
 
-from scaleseg.train.loop import Interrupted, train
+from scaleseg.training.loop import Interrupted, train
 
 __all__ = ["Interrupted", "train"]

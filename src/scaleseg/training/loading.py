@@ -68,8 +68,8 @@ def batches(dataset: Dataset, config: Config, start: int) -> Iterator[Batch]:
     """The batches of steps `start` to `train.steps`."""
     data, settings = config.data, config.train
     augment = Augment(data.crop, data.mirror, data.random_scale, data.colour_jitter)
-    loader = DataLoader(
-        _Varied(dataset, augment, settings.seed),
+    loader: DataLoader[Batch] = DataLoader(
+        _Varied(dataset, augment, settings.seed),  # type: ignore[arg-type]
         batch_size=settings.batch,
         sampler=Stream(len(dataset), settings.seed, settings.batch, start, settings.steps),
         num_workers=data.workers,

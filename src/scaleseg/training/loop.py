@@ -22,19 +22,19 @@ from scaleseg.config import Config
 from scaleseg.datasets import Dataset, open_training
 from scaleseg.devices import autocast, choose_device, choose_precision, describe
 from scaleseg.errors import UserError
-from scaleseg.evaluate import evaluate
+from scaleseg.evaluation import evaluate
 from scaleseg.geometry import IGNORE
 from scaleseg.loss import Losses, class_weights, count_valid, scale_aware_losses
 from scaleseg.model import ScaleAware
-from scaleseg.train.loading import Batch, batches
-from scaleseg.train.optimizer import create_optimizer, freeze_batch_norm, rate, set_rate
-from scaleseg.train.progress import Progress
-from scaleseg.train.run_folder import RunFolder, differences
+from scaleseg.training.loading import Batch, batches
+from scaleseg.training.optimizer import create_optimizer, freeze_batch_norm, rate, set_rate
+from scaleseg.training.progress import Progress
+from scaleseg.training.run_folder import RunFolder, differences
 
 __all__ = ["Interrupted", "train"]
 
 
-class Interrupted(Exception):  # noqa: N818 - a wish, not a fault
+class Interrupted(Exception):
     """The user stopped the run; the message says how to go on."""
 
 
@@ -43,7 +43,7 @@ class Best:
     """The best measurement of the development split so far."""
 
     step: int = 0
-    mIoU: float = -1.0  # noqa: N815 - the field's name for it
+    mIoU: float = -1.0
 
 
 def train(
@@ -64,7 +64,12 @@ class Trainer:
     """One run in progress."""
 
     def __init__(
-        self, run: RunFolder, config: Config, state: dict[str, Any] | None, device: torch.device, say: Callable[[str], None]
+        self,
+        run: RunFolder,
+        config: Config,
+        state: dict[str, Any] | None,
+        device: torch.device,
+        say: Callable[[str], None],
     ) -> None:
         self.run, self.config, self.device, self.say = run, config, device, say
         splits = open_training(config.data)
@@ -127,7 +132,7 @@ class Trainer:
                 images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
             )
         ]
-        losses = Losses(*(_sum([part[i] for part in parts]) for i in (0, 1)), _sum_each([p.per_scale for p in parts]))
+        losses = _summed(parts)
         if not torch.isfinite(losses.total):
             raise UserError(
                 f"the loss is {float(losses.total)} at step {self.step + 1}; lower train.lr, or look at this batch: "
@@ -268,7 +273,7 @@ def _interrupts() -> Iterator[list[int]]:
         caught.append(number)
         signal.signal(number, previous[number])
 
-    previous = {}
+    previous: dict[int, Any] = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, catch)
@@ -277,13 +282,15 @@ def _interrupts() -> Iterator[list[int]]:
     try:
         yield caught
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for caught_number, handler in previous.items():
+            signal.signal(caught_number, handler)
 
 
-def _sum(values: list[Any]) -> Any:
-    return torch.stack(values).sum()
-
-
-def _sum_each(values: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    return tuple(torch.stack(each).sum() for each in zip(*values, strict=True))
+def _summed(parts: list[Losses]) -> Losses:
+    """The whole batch's losses: each part was divided by the whole batch's pixels already."""
+    per_scale = zip(*(part.per_scale for part in parts), strict=True)
+    return Losses(
+        torch.stack([part.total for part in parts]).sum(),
+        torch.stack([part.fused for part in parts]).sum(),
+        tuple(torch.stack(scale).sum() for scale in per_scale),
+    )
