@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from scaleseg import atomic
-from scaleseg.config import Config, merge, to_dict
+from scaleseg.config import Config, ModelConfig, merge, to_dict
 from scaleseg.errors import UserError
 from scaleseg.model import ScaleAware, create_model
 
@@ -36,13 +36,20 @@ BUNDLED = Path(__file__).parent / "bundled"
 FORMAT = 1
 
 
-def load(name: str | Path) -> ScaleAware:
-    """The model of a checkpoint folder or of a bundled name, in evaluation mode, rebuilt from the files alone."""
+def load(name: str | Path, settings: ModelConfig | None = None) -> ScaleAware:
+    """The model of a checkpoint folder or of a bundled name, in evaluation mode, rebuilt from the files alone.
+
+    `settings` replace the checkpoint's own, to fuse its scores in another way (average, max, other scales).
+    """
     folder = locate(name)
     config = read_config(folder)
-    model = build(replace(config, model=replace(config.model, pretrained="none")))
-    _fill(model, read_tensors(folder), folder)
-    return model.eval()
+    settings = settings or config.model
+    model = build(replace(config, model=replace(settings, pretrained="none")))
+    tensors = read_tensors(folder)
+    if settings.fusion != config.model.fusion:
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("fusion.")}
+    _fill(model, tensors, folder)
+    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
 
 def build(config: Config) -> ScaleAware:

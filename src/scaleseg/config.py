@@ -58,7 +58,7 @@ class TrainConfig:
     lr: float = 0.001
     momentum: float = 0.9
     weight_decay: float = 0.0005
-    fresh_lr: float = 10.0  # times lr, for what does not come pretrained
+    fresh_lr: float = 10.0  # times lr, for the head and the fusion
     bias_lr: float = 2.0  # times lr, without weight decay
     schedule: str = "step"  # step, poly or constant
     schedule_steps: int | None = None  # poly: when the rate reaches zero; none = `steps` of the first start

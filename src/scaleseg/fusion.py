@@ -76,7 +76,8 @@ class Attention(Fusion):
     def weights(
         self, embedded: Sequence[Tensor | None], scores: Float[Tensor, "n scales classes h w"]
     ) -> Float[Tensor, "n scales _ h w"]:
-        hidden = torch.stack([part for part in embedded if part is not None]).sum(dim=0)
+        parts = [part for part in embedded if part is not None]
+        hidden = sum(parts[1:], start=parts[0])
         attention_logits = self.logits(self.dropout(F.relu(hidden)))
         return F.softmax(attention_logits, dim=1).unsqueeze(2)
 

@@ -6,7 +6,7 @@ authors' network does for 0.75). With one scale there is one cross entropy.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ class Losses(NamedTuple):
     """Empty without extra supervision."""
 
 
+@runtime_checkable
 class Predicted(Protocol):
     """What the loss reads of a `model.Prediction`."""
 
@@ -90,8 +91,9 @@ def class_weights(pixels: Sequence[int], present: Sequence[int]) -> Float[Tensor
     there = frequency > 0
     if not bool(there.any()):
         return torch.ones(len(pixels))
-    weights = torch.where(there, frequency[there].median() / frequency.clamp(min=1e-12), 1.0)
-    return (weights * seen.sum() / (weights * seen).sum()).float()
+    weights = frequency[there].median() / frequency.clamp(min=1e-12)
+    scaled = weights * seen.sum() / (weights * seen).sum()
+    return torch.where(there, scaled, 1.0).float()
 
 
 def _label_sizes(grid: Grid, extra_supervision: bool) -> list[Size]:

@@ -45,8 +45,7 @@ class ScaleAware(nn.Module):
 
     def __init__(self, segmenter: Segmenter, fusion: Fusion, scales: Sequence[float], classes: Sequence[str]) -> None:
         super().__init__()
-        if not scales or min(scales) <= 0:
-            raise UserError(f"scales are {list(scales)}; give one or more numbers above 0")
+        _check_scales(scales)
         self.segmenter = segmenter
         self.fusion = fusion
         self.scales = tuple(float(scale) for scale in scales)
@@ -118,8 +117,14 @@ def create_model(
     names = tuple(classes) if classes is not None else tuple(str(index) for index in range(num_classes or 0))
     if not 0 < len(names) <= 255 or num_classes not in (None, len(names)):
         raise UserError(f"num_classes is {num_classes}, classes {classes}; give from 1 to 255 classes, one way")
+    _check_scales(scales)
     network = create_segmenter(segmenter, len(names), options)
     if pretrained != "none":
         network.load_pretrained(pretrained)
     rule = create_fusion(fusion, len(scales), network.num_features, width=attention_width, dropout=attention_dropout)
     return ScaleAware(network, rule, scales, names)
+
+
+def _check_scales(scales: Sequence[float]) -> None:
+    if not scales or not all(0 < scale < float("inf") for scale in scales):
+        raise UserError(f"scales are {list(scales)}; give one or more numbers above 0")

@@ -15,7 +15,7 @@ from scaleseg.config import DataConfig
 from scaleseg.datasets.contract import Dataset, Subset
 from scaleseg.errors import UserError, choose
 
-__all__ = ["Dataset", "Splits", "Subset", "list_datasets", "open_evaluation", "open_training"]
+__all__ = ["Dataset", "Splits", "Subset", "list_datasets", "open_evaluation", "open_training", "open_whole"]
 
 
 def list_datasets() -> tuple[str, ...]:
@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 def open_training(data: DataConfig) -> Splits:
     """The training photographs less the development split, and that split."""
-    whole = _open(data, "train")
+    whole = open_whole(data, "train")
     if not len(whole):
         raise UserError(
             f"{_where(data, 'train')} holds no photographs; give data.train a folder with images/ and masks/"
@@ -65,13 +65,14 @@ def open_evaluation(data: DataConfig) -> Measured:
         if dev is None:
             raise UserError("there is no data.val and no data.dev to measure on; give data.val=PATH")
         return Measured(dev, "no data.val: this is the development split that chose the checkpoint, so figures flatter")
-    dataset = _open(data, "val")
+    dataset = open_whole(data, "val")
     if not len(dataset):
         raise UserError(f"{_where(data, 'val')} holds no photographs; give data.val a folder with images/ and masks/")
     return Measured(dataset, f"{len(dataset)} photographs of {_where(data, 'val')}")
 
 
-def _open(data: DataConfig, split: str) -> Dataset:
+def open_whole(data: DataConfig, split: str) -> Dataset:
+    """All of `data.train` or of `data.val`, the development split included."""
     module = import_module(f"{__name__}.{choose('data.dataset', data.dataset, list_datasets())}")
     dataset: Dataset = module.open_split(data, split)
     return dataset

@@ -1,7 +1,7 @@
 """What a dataset promises, whichever it is."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 __all__ = ["Dataset", "Subset"]
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Photographs with labels, by index."""
 

@@ -19,7 +19,7 @@ from scaleseg.errors import UserError
 from scaleseg.geometry import IGNORE
 from scaleseg.images import IMAGE_SUFFIXES, read, read_labels
 
-__all__ = ["Folder", "Pair", "Unmatched", "open_split"]
+__all__ = ["Folder", "Pair", "Unmatched", "find_ids", "open_split"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,18 @@ def open_split(data: DataConfig, split: str) -> Folder:
         raise UserError("data.classes is empty; list the class names, or let `scaleseg data init FOLDER` do it")
     paths = [value] if isinstance(value, str) else [str(path) for path in value]
     return Folder(paths, data.classes, data.label_map)
+
+
+def find_ids(paths: Iterable[str]) -> list[int]:
+    """The ids that masks hold, for a `data.yaml` to begin with; UserError names a mask that cannot be read."""
+    found: set[int] = set()
+    for path in paths:
+        for pair in _pairs(path)[0]:
+            ids = read_labels(pair.archive.read(pair.mask), pair.archive.label(pair.mask))
+            found.update(np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist())
+    if not found:
+        raise UserError(f"no photograph in {', '.join(paths)} has a mask of the same name")
+    return sorted(found)
 
 
 def _pairs(path: str) -> tuple[list[Pair], Unmatched]:

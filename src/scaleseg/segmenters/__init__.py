@@ -33,5 +33,5 @@ def create_segmenter(name: str, num_classes: int, options: dict[str, Any] | None
         choose(f"option of {name}", option, accepted)
     try:
         return kind(num_classes, **(options or {}))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"model.options of {name} are {options}: {error}") from error

@@ -58,6 +58,6 @@ class Segmenter(nn.Module, ABC):
         """Parameters from a path or from `imagenet`; sets `normalization` and `fresh_layers`; UserError if they do not fit."""
 
     def fresh(self) -> Iterator[nn.Parameter]:
-        """Parameters that are not pretrained: trained at `train.fresh_lr` times the learning rate."""
+        """Parameters trained at `train.fresh_lr` times the learning rate: the head, and what else starts at random."""
         for name in self.fresh_layers:
             yield from self.get_submodule(name).parameters()

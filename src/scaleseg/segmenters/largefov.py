@@ -24,6 +24,12 @@ CONVOLUTIONS = {
 }  # fmt: skip
 STRIDES = {"conv1": 2, "conv2": 2, "conv3": 2, "conv4": 1, "conv5": 1}
 
+CLASSIFIER = {
+    "classifier.0.weight": (4096, 25088), "classifier.0.bias": (4096,),
+    "classifier.3.weight": (4096, 4096), "classifier.3.bias": (4096,),
+}  # fmt: skip
+"""The layers of torchvision's VGG-16 that fc6 and fc7 are cut from."""
+
 TORCHVISION_CAFFE = Normalization((0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
 TORCHVISION_OWN = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OFFICIAL = "https://download.pytorch.org/models/vgg16_features-amdegroot-88682ab5.pth"
@@ -43,12 +49,14 @@ class LargeFOV(Segmenter):
         self.fc7 = nn.Conv2d(1024, 1024, 1)
         self.fc8 = nn.Conv2d(1024, num_classes, 1)
         self.dropout = nn.Dropout(dropout)
-        for layer in (*self.trunk, self.fc6, self.fc7):
+        for layer in self.trunk:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.fc8.weight, std=0.01)
-        nn.init.zeros_(self.fc8.bias)  # type: ignore[arg-type]
+        for layer in (self.fc6, self.fc7, self.fc8):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        # fc6 and fc7 keep the paper's rate even where they start at random: at ten times it, training blew up in 10 steps.
         self.fresh_layers = ("fc8",)
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:
@@ -71,8 +79,8 @@ class LargeFOV(Segmenter):
         else:
             self.normalization = CAFFE
             tensors = {_trunk_name(name): tensor for name, tensor in tensors.items()}
-        self.fresh_layers = ("fc8",) if "fc6.weight" in tensors else ("fc6", "fc7", "fc8")
-        assign(self, tensors, source, fresh=self.fresh_layers)
+        random = () if "fc6.weight" in tensors else ("fc6", "fc7")
+        assign(self, tensors, source, fresh=("fc8", *random))
 
 
 def _vgg16(pool5a: bool) -> nn.Sequential:
@@ -113,6 +121,10 @@ def _from_torchvision(tensors: dict[str, Tensor], *, with_classifier: bool) -> d
 
 def _decimated(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """1,024 of the 4,096 filters (drawn with seed 0: the published draw is lost), fc6's 7x7 taps thinned to 3x3."""
+    for name, shape in CLASSIFIER.items():
+        found = tuple(tensors[name].shape) if name in tensors else "missing"
+        if found != shape:
+            raise UserError(f"the classifier does not fit: {name} is {found}; {shape} is expected")
     generator = torch.Generator().manual_seed(0)
     rows6 = torch.randperm(4096, generator=generator)[:1024].sort().values
     rows7 = torch.randperm(4096, generator=generator)[:1024].sort().values

@@ -136,7 +136,7 @@ class SameConv(nn.Conv2d):
     def __init__(
         self, channels: int, out: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
     ) -> None:
-        total = dilation * (kernel - 1) + 1 - stride
+        total = max(0, dilation * (kernel - 1) + 1 - stride)
         self.odd = total % 2
         super().__init__(channels, out, kernel, stride, total // 2, dilation, groups, bias=False)
 

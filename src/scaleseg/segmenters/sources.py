@@ -19,19 +19,20 @@ def read_parameters(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"model.pretrained is {str(path)!r}, which is not a file; give a path, 'imagenet' or 'none'")
     try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-            tensors = tensors.get("state_dict", tensors)
+        is_safe = path.suffix == ".safetensors"
+        content: object = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as parameters: {_first_line(error)}") from error
     except Exception as error:
         raise UserError(f"{path} is no plain state dict: {_first_line(error)}") from error
-    wrong = [str(name) for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
+    if isinstance(content, Mapping) and "state_dict" in content:
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise UserError(f"{path} is no state dict (names and tensors); save model.state_dict() alone")
+    wrong = [name for name, tensor in content.items() if not isinstance(tensor, Tensor)]
     if wrong:
         raise UserError(f"{path} holds more than tensors ({', '.join(wrong[:3])}); save model.state_dict() alone")
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in content.items()}
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, fresh: tuple[str, ...]) -> None:

@@ -86,5 +86,6 @@ def _collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; only the trainer may act on it."""
+    """Ctrl-C, and a cluster's SIGTERM, reach every process of a group; only the trainer may act on them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

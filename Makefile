@@ -1,0 +1,37 @@
+# Two commands: `make demo` and `make test`. Both set everything up in .venv first; a second call is quick.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := MPLBACKEND=Agg PYTHONUNBUFFERED=1 $(BIN)
+
+.PHONY: demo test lint types tests clean
+
+demo: .venv/demo.stamp
+	$(RUN)/scaleseg demo --out scaleseg-demo
+
+test: lint types tests
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/dev.stamp
+	$(BIN)/mypy
+
+tests: .venv/dev.stamp
+	rm -f .coverage .coverage.*
+	$(RUN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term -q
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ .venv/demo.stamp
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .coverage .coverage.* scaleseg-demo

@@ -1,0 +1,145 @@
+"""Segmenting many files: masks, overlays and scale weights, one bad file among many reported and skipped."""
+
+import glob
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from scaleseg import atomic
+from scaleseg.errors import UserError, choose
+from scaleseg.images import IMAGE_SUFFIXES
+from scaleseg.model import ScaleAware
+from scaleseg.segmentation import Segmentation, segment
+
+__all__ = ["OUTPUTS", "Item", "Outcome", "find_images", "segment_files"]
+
+OUTPUTS = ("masks", "overlays", "weights")
+"""Folders that `segment_files` fills: palette PNGs of class ids; drawings; a PNG strip and a lossless .npz of the weights."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file to segment and the name of what is made of it (without suffix, with subfolders)."""
+
+    source: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the files."""
+
+    done: tuple[Item, ...]
+    failed: tuple[tuple[Item, str], ...]
+
+
+def find_images(inputs: Sequence[str], out: Path) -> list[Item]:
+    """Files, folders (with all below them) and globs, as items whose names never collide; UserError if there are none."""
+    found: dict[Path, Path] = {}
+    for given in inputs:
+        for path, relative in _expand(given):
+            if out.resolve() not in path.resolve().parents:
+                found.setdefault(path.resolve(), relative)
+    if not found:
+        raise UserError(
+            f"no images in {', '.join(inputs)}; give files, folders or globs of {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return _named(found.items())
+
+
+def segment_files(
+    model: ScaleAware,
+    items: Sequence[Item],
+    out: Path,
+    *,
+    save: Iterable[str] = OUTPUTS,
+    precision: str = "auto",
+    report: Callable[[Item, str | None], None] | None = None,
+) -> Outcome:
+    """Segment each item and write its files under `out`; `report` hears of each, with the reason if it failed."""
+    wanted = [choose("--save", kind, OUTPUTS) for kind in save]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out is {out}, which cannot be made ({error.strerror}); choose another folder") from error
+    done: list[Item] = []
+    failed: list[tuple[Item, str]] = []
+    for item in items:
+        problem = None
+        try:
+            _write(segment(model, item.source, precision=precision), out, item.name, wanted)
+            done.append(item)
+        except UserError as error:
+            problem = str(error)
+            failed.append((item, problem))
+        if report:
+            report(item, problem)
+    return Outcome(tuple(done), tuple(failed))
+
+
+def _write(result: Segmentation, out: Path, name: str, wanted: list[str]) -> None:
+    try:
+        if "masks" in wanted:
+            _save(out / "masks" / f"{name}.png", _png(result.label_image()))
+        if "overlays" in wanted:
+            _save(out / "overlays" / f"{name}.png", _png(result.overlay()))
+        if "weights" in wanted:
+            _save(out / "weights" / f"{name}.png", _png(result.weights_image()))
+            content = io.BytesIO()
+            np.savez_compressed(content, scale_weights=result.scale_weights.numpy(), scales=np.array(result.scales))
+            _save(out / "weights" / f"{name}.npz", content.getvalue())
+    except OSError as error:
+        raise UserError(
+            f"{name} cannot be written under {out} ({error.strerror or error}); is the disk full?"
+        ) from error
+
+
+def _save(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(path, content)
+
+
+def _png(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def _expand(given: str) -> list[tuple[Path, Path]]:
+    """(path, path below what was given) of every image that an input means; a file is taken whatever its suffix."""
+    path = Path(given)
+    if path.is_dir():
+        return [
+            (item, item.relative_to(path))
+            for item in sorted(path.rglob("*"))
+            if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file() and not item.name.startswith(".")
+        ]
+    if path.is_file():
+        return [(path, Path(path.name))]
+    matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
+    if not matches:
+        raise UserError(f"{given} does not exist and matches nothing; give files, folders or globs")
+    return [pair for match in matches for pair in _expand(str(match))]
+
+
+def _named(found: Iterable[tuple[Path, Path]]) -> list[Item]:
+    """The stem, with the suffix where two files share it, with a number where even that is not enough."""
+    pairs = list(found)
+    stems = [relative.with_suffix("").as_posix() for _, relative in pairs]
+    shared = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+    taken: set[str] = set(stems) - shared
+    items = []
+    for (source, relative), stem in zip(pairs, stems, strict=True):
+        name = stem
+        if stem in shared:
+            name = base = f"{stem}-{relative.suffix.lower().lstrip('.')}"
+            number = 2
+            while name in taken:
+                name, number = f"{base}-{number}", number + 1
+            taken.add(name)
+        items.append(Item(source, name))
+    return items

@@ -1,0 +1,50 @@
+"""demo, list."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scaleseg.cli.output import say
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hang these verbs on the app."""
+    app.command(epilog="Try: scaleseg demo --out scaleseg-demo")(demo)
+    app.command(name="list", epilog="Try: scaleseg list")(list_names)
+
+
+def demo(
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Photographs to show instead of the built-in ones.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("scaleseg-demo"),
+    model: Annotated[
+        str, typer.Option(help="A checkpoint folder, or the name of a bundled model.")
+    ] = "voc-animals-lite",
+) -> None:
+    """Segment real photographs with the bundled model and write a page that shows which scale was believed where."""
+    from scaleseg.demo import demo as show
+
+    page = show(out, model=model, images=images or [], say=say)
+    say(f"open {page.resolve().as_uri()}")
+
+
+def list_names() -> None:
+    """List recipes, segmenters, fusions, datasets and bundled models."""
+    from scaleseg.checkpoint import list_bundled
+    from scaleseg.datasets import list_datasets
+    from scaleseg.fusion import FUSIONS
+    from scaleseg.model import list_models
+    from scaleseg.recipes import list_recipes
+
+    for title, names in (
+        ("recipes", list_recipes()),
+        ("segmenters", list_models()),
+        ("fusions", tuple(FUSIONS)),
+        ("datasets", list_datasets()),
+        ("bundled models", list_bundled()),
+    ):
+        say(f"{title:<15} {', '.join(names) or '-'}")

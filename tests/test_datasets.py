@@ -1,0 +1,403 @@
+"""Folders, zips and VOC: the same pairs however they are stored, and every fault names its file."""
+
+import multiprocessing
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from conftest import CLASSES, PHOTOGRAPHS, draw_pair
+from scaleseg.config import DataConfig
+from scaleseg.datasets import Subset, list_datasets, open_evaluation, open_training
+from scaleseg.datasets.archive import Archive
+from scaleseg.datasets.folder import Folder
+from scaleseg.datasets.voc import VOC
+from scaleseg.errors import UserError
+
+
+def settings(train: object = None, **others: object) -> DataConfig:
+    return DataConfig(train=None if train is None else str(train), classes=CLASSES, **others)
+
+
+def open_folder(*paths: object, label_map: dict[int, int] | None = None) -> Folder:
+    return Folder([str(path) for path in paths], CLASSES, label_map or {})
+
+
+def save_mask(path: Path, ids: list[list[int]] | np.ndarray) -> None:
+    Image.fromarray(np.asarray(ids, np.uint8)).save(path)
+
+
+def test_the_datasets_are_the_folders_files() -> None:
+    assert {"folder", "voc"} <= set(list_datasets())
+    assert not {"archive", "contract"} & set(list_datasets())
+
+
+@pytest.mark.parametrize("kind", ["folder", "zipped"])
+def test_pairs_are_the_pixels_and_ids_in_the_files(kind: str, request: pytest.FixtureRequest) -> None:
+    dataset = open_folder(request.getfixturevalue(kind))
+    assert list(dataset.names) == [f"p{index}" for index in range(PHOTOGRAPHS)]
+    for index in range(PHOTOGRAPHS):
+        image, labels = dataset[index]
+        photo, ids = draw_pair(index)
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), photo)
+        assert np.array_equal(labels.numpy(), ids)
+
+
+def test_several_sources_are_read_one_after_the_other(folder: Path, zipped: Path) -> None:
+    dataset = open_folder(zipped, folder)
+    assert len(dataset) == 2 * PHOTOGRAPHS
+    assert torch.equal(dataset[1][0], dataset[1 + PHOTOGRAPHS][0])
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_subfolder_is_named_after_a_colon(kind: str, folder: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (folder / part / "night").mkdir()
+        (folder / part / "p3.png").rename(folder / part / "night" / "p3.png")
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "nights.zip", "w") as archive:
+            for file in folder.rglob("*.png"):
+                archive.write(file, file.relative_to(folder).as_posix())
+    root = folder if kind == "folder" else tmp_path / "nights.zip"
+    assert list(open_folder(f"{root}:night").names) == ["p3"]
+    assert list(open_folder(root).names) == ["p0", "p1", "p2", "p4", "p5"]
+
+
+def test_a_folder_whose_name_has_a_colon_is_never_split(folder: Path) -> None:
+    odd = folder.rename(folder.with_name("a:images"))
+    assert len(open_folder(odd)) == PHOTOGRAPHS
+
+
+def test_hidden_and_foreign_files_are_no_photographs(folder: Path) -> None:
+    (folder / "images" / "._p0.png").write_bytes(b"resource fork")
+    (folder / "images" / "notes.txt").write_text("p9")
+    assert len(open_folder(folder)) == PHOTOGRAPHS
+
+
+def test_files_without_a_partner_are_told_and_left_out(folder: Path) -> None:
+    (folder / "masks" / "p0.png").unlink()
+    (folder / "images" / "p1.png").unlink()
+    dataset = open_folder(folder)
+    assert list(dataset.names) == ["p2", "p3", "p4", "p5"]
+    assert dataset.unmatched.images == (f"{folder}/images/p0.png",)
+    assert dataset.unmatched.masks == (f"{folder}/masks/p1.png",)
+
+
+def test_a_label_map_translates_ids(folder: Path) -> None:
+    ids = draw_pair(0)[1]
+    labels = open_folder(folder, label_map={0: 2, 1: 255, 2: 0})[0][1].numpy()
+    assert np.array_equal(labels, np.select([ids == 0, ids == 1, ids == 2], [2, 255, 0], 255))
+
+
+def test_a_label_map_may_give_void_a_class(folder: Path) -> None:
+    assert 255 not in open_folder(folder, label_map={0: 0, 1: 1, 2: 2, 255: 0})[0][1]
+
+
+@pytest.mark.parametrize("label_map", [{0: 3}, {256: 0}, {-1: 0}, {0: -1}])
+def test_a_label_map_beyond_its_classes_is_refused(label_map: dict[int, int], folder: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.label_map"):
+        open_folder(folder, label_map=label_map)
+
+
+def test_ids_that_are_no_class_are_named_with_their_file(folder: Path) -> None:
+    save_mask(folder / "masks" / "p0.png", np.where(draw_pair(0)[1] == 1, 77, 0))
+    with pytest.raises(UserError, match=r"masks/p0\.png has ids \[77\]"):
+        open_folder(folder)[0]
+
+
+def test_ids_that_a_label_map_leaves_out_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"masks/p0\.png has ids \[1, 2\]"):
+        open_folder(folder, label_map={0: 0})[0]
+
+
+def test_a_mask_of_another_size_is_named(folder: Path) -> None:
+    save_mask(folder / "masks" / "p0.png", np.zeros((4, 5)))
+    with pytest.raises(UserError, match=r"masks/p0\.png is 5 x 4, its photograph 31 x 20"):
+        open_folder(folder)[0]
+
+
+def test_a_damaged_photograph_is_named(folder: Path) -> None:
+    path = folder / "images" / "p0.png"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"images/p0\.png"):
+        open_folder(folder)[0]
+
+
+def test_a_photograph_that_vanished_is_named(folder: Path) -> None:
+    dataset = open_folder(folder)
+    (folder / "images" / "p0.png").unlink()
+    with pytest.raises(UserError, match=r"images/p0\.png cannot be read"):
+        dataset[0]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        open_folder(tmp_path / "nowhere")
+
+
+def test_a_folder_without_photographs_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="images/ and masks/"):
+        open_folder(tmp_path)
+
+
+def test_two_photographs_of_one_stem_are_both_named(folder: Path) -> None:
+    Image.new("RGB", (3, 3)).save(folder / "images" / "p0.jpg")
+    with pytest.raises(UserError, match=r"(?=.*p0\.jpg)(?=.*p0\.png).*same stem"):
+        open_folder(folder)
+
+
+@pytest.mark.parametrize("content", [b"no zip at all", b"", b"PK\x03\x04 cut short"])
+def test_a_zip_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "broken.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"broken\.zip is neither a folder nor a readable zip"):
+        open_folder(tmp_path / "broken.zip")
+
+
+def test_a_zip_cut_short_is_named(zipped: Path) -> None:
+    zipped.write_bytes(zipped.read_bytes()[:-300])
+    with pytest.raises(UserError, match=zipped.name):
+        open_folder(zipped)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_member_of_a_zip_is_named_wherever_the_damage_is(compression: int, tmp_path: Path) -> None:
+    name, path = "images/p0.png", tmp_path / "broken.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr(name, bytes(range(256)) * 4)
+        size = archive.infolist()[0].compress_size
+    whole, begins = path.read_bytes(), 30 + len(name)
+    for place in range(begins, begins + min(size, 120)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            content = Archive(path).read(name)
+        except UserError as error:
+            assert "broken.zip:images/p0.png" in str(error)
+        else:
+            assert content == bytes(range(256)) * 4  # a byte that nothing reads
+
+
+def test_an_encrypted_member_is_a_user_error(tmp_path: Path) -> None:
+    path = tmp_path / "secret.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images/a.png", b"x")
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"secret\.zip:images/a\.png"):
+        Archive(path).read("images/a.png")
+
+
+def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scaleseg.datasets.archive.MAX_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images/a.png", b"\0" * 2000)
+    with pytest.raises(UserError, match="unpacks to more than"):
+        Archive(tmp_path / "a.zip").read("images/a.png")
+
+
+@pytest.mark.parametrize("data", [settings(), DataConfig(train="x", classes=())])
+def test_what_a_folder_needs_is_said(data: DataConfig) -> None:
+    with pytest.raises(UserError, match=r"data\.(train|classes)"):
+        open_training(data)
+
+
+def test_an_unknown_dataset_names_those_there_are() -> None:
+    with pytest.raises(UserError, match="did you mean 'folder'"):
+        open_training(DataConfig(dataset="foldr"))
+
+
+@pytest.mark.parametrize("name", ["archive", "contract", "os.path", "../folder"])
+def test_only_datasets_are_datasets(name: str) -> None:
+    with pytest.raises(UserError, match=r"data\.dataset"):
+        open_training(DataConfig(dataset=name))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.34, 0.5, "0.5"])
+def test_the_development_split_and_train_share_nothing_and_are_everything(share: object, folder: Path) -> None:
+    splits = open_training(settings(folder, dev=share))
+    assert splits.dev is not None
+    assert sorted([*splits.train.names, *splits.dev.names]) == [f"p{index}" for index in range(PHOTOGRAPHS)]
+    assert len(splits.dev) == max(1, round(float(str(share)) * PHOTOGRAPHS))
+    assert f"{len(splits.dev)} of the {PHOTOGRAPHS}" in splits.note
+
+
+def test_the_development_split_is_the_same_every_time(folder: Path, zipped: Path) -> None:
+    first, second = open_training(settings(folder, dev=0.5)), open_training(settings(zipped, dev=0.5))
+    assert first.dev is not None
+    assert second.dev is not None
+    assert first.dev.names == second.dev.names
+
+
+def test_a_subset_gives_the_pairs_that_its_names_say(folder: Path) -> None:
+    whole = open_folder(folder)
+    part = Subset(whole, [4, 1])
+    assert (list(part.names), part.classes, len(part)) == (["p4", "p1"], CLASSES, 2)
+    assert torch.equal(part[0][0], whole[4][0])
+
+
+def test_the_development_split_can_be_a_list(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "dev.txt").write_text("p5\np2\n")
+    splits = open_training(settings(folder, dev=str(tmp_path / "dev.txt")))
+    assert splits.dev is not None
+    assert list(splits.dev.names) == ["p2", "p5"]
+    assert list(splits.train.names) == ["p0", "p1", "p3", "p4"]
+
+
+def test_listed_ids_that_are_not_there_are_counted(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "dev.txt").write_text("p5 p77 p78")
+    assert "2 ids are not in data.train" in open_training(settings(folder, dev=str(tmp_path / "dev.txt"))).note
+
+
+def test_a_list_of_strangers_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "dev.txt").write_text("p77")
+    with pytest.raises(UserError, match="none of the 1 ids"):
+        open_training(settings(folder, dev=str(tmp_path / "dev.txt")))
+
+
+def test_a_list_of_everything_leaves_nothing_to_learn_from(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "dev.txt").write_text(" ".join(f"p{index}" for index in range(PHOTOGRAPHS)))
+    with pytest.raises(UserError, match="leave some to learn from"):
+        open_training(settings(folder, dev=str(tmp_path / "dev.txt")))
+
+
+@pytest.mark.parametrize("dev", [1, 1.5, -0.1, "nan", "nowhere.txt", None])
+def test_a_development_split_that_makes_no_sense_is_refused(dev: object, folder: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.dev is"):
+        open_training(settings(folder, dev=dev))
+
+
+@pytest.mark.parametrize("dev", [0, 0.0, "0"])
+def test_no_development_split_is_said(dev: object, folder: Path) -> None:
+    splits = open_training(settings(folder, dev=dev))
+    assert (splits.dev, len(splits.train)) == (None, PHOTOGRAPHS)
+    assert "`best` is `last`" in splits.note
+
+
+def test_evaluation_takes_val(folder: Path, zipped: Path) -> None:
+    measured = open_evaluation(settings(folder, val=str(zipped)))
+    assert len(measured.dataset) == PHOTOGRAPHS
+    assert str(zipped) in measured.note
+
+
+def test_evaluation_falls_back_to_the_development_split_and_says_so(folder: Path) -> None:
+    measured = open_evaluation(settings(folder, dev=0.5))
+    dev = open_training(settings(folder, dev=0.5)).dev
+    assert dev is not None
+    assert measured.dataset.names == dev.names
+    assert "figures flatter" in measured.note
+
+
+def test_evaluation_without_any_split_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.val"):
+        open_evaluation(settings(folder, dev=0))
+
+
+@pytest.mark.parametrize("kind", ["folder", "zipped"])
+def test_a_dataset_survives_pickling(kind: str, request: pytest.FixtureRequest) -> None:
+    dataset = open_folder(request.getfixturevalue(kind))
+    dataset[0]
+    restored = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(restored[3][0], dataset[3][0])
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker")  # on a machine of one core
+def test_a_zip_is_read_rightly_from_two_workers(zipped: Path) -> None:
+    """The zip is opened before the fork: a shared file position would mix the readers."""
+    dataset = open_folder(zipped)
+    dataset[0]
+    loader = DataLoader(
+        Subset(dataset, [index % PHOTOGRAPHS for index in range(60)]),
+        batch_size=None,
+        num_workers=2,
+        multiprocessing_context=multiprocessing.get_context("fork"),
+    )
+    for index, (image, labels) in enumerate(loader):
+        photo, ids = draw_pair(index % PHOTOGRAPHS)
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), photo)
+        assert np.array_equal(labels.numpy(), ids)
+
+
+@pytest.mark.parametrize("root", [".", "VOC2012", ".."])
+def test_voc_is_found_from_the_devkit_from_in_it_and_from_above(root: str, voc: Path) -> None:
+    assert list(VOC(voc / root, "trainaug").names) == ["a", "b"]
+
+
+def test_voc_prefers_the_augmented_masks(voc: Path) -> None:
+    assert VOC(voc, "trainaug")[0][1].unique().tolist() == [15, 255]
+
+
+def test_voc_takes_its_own_mask_where_there_is_no_other(voc: Path) -> None:
+    image, labels = VOC(voc, "trainaug")[1]
+    assert image.shape == (3, 9, 12)
+    assert labels.unique().tolist() == [20, 255]
+
+
+def test_voc_reads_the_lists_of_sbd(voc: Path) -> None:
+    lines = "/JPEGImages/a.jpg /SegmentationClassAug/a.png\n/JPEGImages/b.jpg /SegmentationClassAug/b.png\n"
+    (voc / "VOC2012/ImageSets/Segmentation/sbd.txt").write_text(lines)
+    assert list(VOC(voc, "sbd").names) == ["a", "b"]
+
+
+def test_voc_needs_no_augmented_masks(voc: Path) -> None:
+    for file in (voc / "VOC2012/SegmentationClassAug").iterdir():
+        file.unlink()
+    (voc / "VOC2012/SegmentationClassAug").rmdir()
+    assert VOC(voc, "trainaug")[0][1].unique().tolist() == [3, 255]
+
+
+def test_a_missing_list_names_those_there_are(voc: Path) -> None:
+    with pytest.raises(UserError, match=r"trainval\.txt does not exist; the lists there are: trainaug, val"):
+        VOC(voc, "trainval")
+
+
+def test_a_missing_mask_is_named(voc: Path) -> None:
+    (voc / "VOC2012/ImageSets/Segmentation/c.txt").write_text("c")
+    with pytest.raises(UserError, match="c has no mask in SegmentationClassAug or SegmentationClass"):
+        VOC(voc, "c")[0]
+
+
+def test_a_missing_photograph_of_voc_is_named(voc: Path) -> None:
+    (voc / "VOC2012/JPEGImages/a.jpg").unlink()
+    with pytest.raises(UserError, match=r"a\.jpg does not exist"):
+        VOC(voc, "trainaug")[0]
+
+
+def test_a_mask_of_another_size_of_voc_is_named(voc: Path) -> None:
+    save_mask(voc / "VOC2012/SegmentationClassAug/a.png", [[0, 0]])
+    with pytest.raises(UserError, match=r"a\.png is \(1, 2\), its photograph \(9, 12\)"):
+        VOC(voc, "trainaug")[0]
+
+
+def test_an_id_that_voc_has_not_is_named(voc: Path) -> None:
+    save_mask(voc / "VOC2012/SegmentationClassAug/a.png", np.full((9, 12), 21))
+    with pytest.raises(UserError, match=r"a\.png has an id above 20"):
+        VOC(voc, "trainaug")[0]
+
+
+def test_a_devkit_without_masks_says_so(voc: Path) -> None:
+    for name in ("SegmentationClassAug", "SegmentationClass"):
+        (voc / "VOC2012" / name).rename(voc / "VOC2012" / f"no{name}")
+    with pytest.raises(UserError, match="neither SegmentationClassAug nor SegmentationClass"):
+        VOC(voc, "trainaug")
+
+
+def test_a_root_that_holds_no_voc_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no VOC2012/JPEGImages"):
+        VOC(tmp_path, "trainaug")
+
+
+def test_voc_is_opened_from_the_settings(voc: Path) -> None:
+    data = DataConfig(dataset="voc", root=str(voc), train="trainaug", val="val", dev=0)
+    assert list(open_training(data).train.names) == ["a", "b"]
+    assert list(open_evaluation(data).dataset.names) == ["b"]
+
+
+def test_voc_without_a_root_says_what_to_give() -> None:
+    with pytest.raises(UserError, match=r"data\.root is not set"):
+        open_training(DataConfig(dataset="voc"))
