@@ -439,3 +439,12 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Pa
     (tmp_path / f"{atomic.MARK}1-last").symlink_to("step-4")
     atomic.remove_leftovers(tmp_path)
     assert names(tmp_path) == ["step-4"]
+
+
+def test_a_folder_that_had_moved_aside_moves_back(tmp_path: Path) -> None:
+    aside = tmp_path / f"{atomic.MARK}77-old-step-3"
+    aside.mkdir()
+    (aside / "config.json").write_text("{}")
+    atomic.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-3"]
+    assert (tmp_path / "step-3" / "config.json").read_text() == "{}"

@@ -125,7 +125,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> Non
     assert f"stopped at step {step} " in lines[-1]
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_the_number_of_workers_changes_no_bit(folder: Path, tmp_path: Path) -> None:
     config = settings(folder, steps=4)
     alone = train(config, tmp_path / "0", say=quiet)

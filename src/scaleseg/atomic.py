@@ -51,13 +51,24 @@ def point(link: Path, target: str) -> None:
     temporary = link.with_name(f"{MARK}{os.getpid()}-{link.name}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
-    temporary.replace(link)
+    try:
+        temporary.replace(link)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_folder(link.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process had begun to write; only for whoever holds the folder's lock."""
+    """Delete what a killed process had begun to write; only for whoever holds the folder's lock.
+
+    A folder that had moved aside for its successor, which never came, moves back.
+    """
     for item in folder.glob(f"{MARK}*"):
+        name = item.name.partition("-old-")[2]
+        if name and not (folder / name).exists():
+            item.rename(folder / name)
+            continue
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item, ignore_errors=True)
         else:
@@ -70,7 +81,12 @@ def _swap(temporary: Path, path: Path) -> None:
     existed = path.exists()
     if existed:
         path.rename(aside)
-    temporary.rename(path)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        if existed:
+            aside.rename(path)
+        raise
     if existed:
         shutil.rmtree(aside, ignore_errors=True)
 

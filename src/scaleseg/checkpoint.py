@@ -76,7 +76,10 @@ def start_from(model: ScaleAware, name: str | Path) -> tuple[str, ...]:
     folder = locate(name)
     tensors, own = read_tensors(folder), model.state_dict()
     heads = tuple(f"segmenter.{layer}." for layer in model.segmenter.fresh_layers)
-    renewed = heads if read_config(folder).data.classes != model.classes else ()
+    theirs = read_config(folder)
+    renewed = heads if theirs.data.classes != model.classes else ()
+    # The attention head knows scales by their place, so another order fits in shape and not in meaning.
+    renewed += () if theirs.model.scales == model.scales else ("fusion.",)
     taken = {
         key: tensor
         for key, tensor in tensors.items()
@@ -102,8 +105,9 @@ def save(
     about: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint folder, whole or not at all. `about` (step, metrics) is for readers; `dtype` may be float16."""
+    narrowed = dict(model.named_parameters()) if dtype else {}  # buffers (statistics, mean colour) stay exact
     tensors = {
-        name: tensor.detach().cpu().to(dtype if dtype and tensor.is_floating_point() else tensor.dtype).contiguous()
+        name: tensor.detach().cpu().to(dtype if name in narrowed else tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
     }
     document = {"format": FORMAT, **to_dict(config), "about": about or {}}
@@ -204,7 +208,7 @@ def _fill(model: ScaleAware, tensors: dict[str, Tensor], folder: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     if not isinstance(document, dict):
         raise UserError(f"{path} is no configuration of scaleseg")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from scaleseg.errors import UserError, choose
@@ -95,9 +95,13 @@ def merge(*parts: Mapping[str, Any]) -> Config:
         _check_keys(part, to_dict(Config()), "")
         try:
             merged = OmegaConf.merge(merged, OmegaConf.create(dict(part)))
+            if "label_map" in part.get("data", {}):  # replaced, not merged: ids of other data say nothing of these
+                with read_write(merged.data):
+                    merged.data.label_map = dict(part["data"]["label_map"])
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{getattr(error, 'full_key', None) or 'the settings'}: {reason}") from None
+            where = getattr(error, "full_key", None) or ", ".join(_leaves(part))
+            raise UserError(f"{where}: {reason}") from None
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     _check_values(config)
@@ -113,10 +117,34 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def _check_keys(part: Mapping[str, Any], accepted: Mapping[str, Any], path: str) -> None:
     for key, value in part.items():
-        choose(f"setting {path + str(key)!r}: its last name", str(key), [str(name) for name in accepted])
+        _refuse_interpolation(value, f"{path}{key}")
+        choose("setting", f"{path}{key}", [f"{path}{name}" for name in accepted])
         inner = accepted[key]
-        if isinstance(inner, dict) and isinstance(value, Mapping) and f"{path}{key}" not in _OPEN:
+        if isinstance(inner, dict) and not isinstance(value, Mapping):
+            raise UserError(f"{path}{key} is {value!r}; it holds settings: give {path}{key}.NAME=VALUE")
+        if isinstance(inner, dict) and f"{path}{key}" not in _OPEN:
             _check_keys(value, inner, f"{path}{key}.")
+
+
+def _refuse_interpolation(value: Any, path: str) -> None:
+    """OmegaConf would read `${oc.env:NAME}` from the environment, and settings may come from a stranger."""
+    if isinstance(value, str) and "${" in value:
+        raise UserError(f"{path} is {value!r}; settings are plain values, without ${{...}}")
+    if isinstance(value, list | tuple):
+        for item in value:
+            _refuse_interpolation(item, path)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_interpolation(item, f"{path}.{key}")
+
+
+def _leaves(part: Mapping[str, Any], path: str = "") -> list[str]:
+    """The settings that a part gives, by their dotted names."""
+    return [
+        name
+        for key, value in part.items()
+        for name in (_leaves(value, f"{path}{key}.") if isinstance(value, Mapping) and value else [f"{path}{key}"])
+    ]
 
 
 _OPEN = ("model.options", "data.label_map")
@@ -132,12 +160,17 @@ def _check_values(config: Config) -> None:
     for name in ("steps", "batch", "accumulate", "log_every", "validate_every", "save_every", "keep", "step_every"):
         if getattr(train, name) < 1:
             raise UserError(f"train.{name} is {getattr(train, name)}; give a whole number of 1 or more")
+    if model.attention_width < 1 or not 0 <= model.attention_dropout < 1:
+        raise UserError(
+            f"model.attention_width is {model.attention_width}, model.attention_dropout {model.attention_dropout}; "
+            "give at least 1, and from 0 to below 1"
+        )
     if train.batch % train.accumulate:
         raise UserError(f"train.accumulate is {train.accumulate}; it must divide train.batch, {train.batch}")
     choose("train.optimizer", train.optimizer, ("sgd", "adamw"))
     choose("train.schedule", train.schedule, ("step", "poly", "constant"))
     choose("train.precision", train.precision, ("auto", "float32", "bf16"))
-    if train.lr <= 0:
+    if not 0 < train.lr < float("inf"):
         raise UserError(f"train.lr is {train.lr}; give a number above 0")
     if data.crop < 1 or data.workers < 0:
         raise UserError(f"data.crop is {data.crop}, data.workers {data.workers}; give at least 1 pixel, 0 workers")

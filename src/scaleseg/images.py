@@ -3,7 +3,6 @@
 import io
 import warnings
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 200_000_000
 """Larger files are refused before they are decoded: a small file can unpack to more than memory holds."""
 
-Source = str | Path | bytes | IO[bytes]
+Source = str | Path | bytes | io.BufferedIOBase
 """A path, a file's content, or an open file."""
 
 
@@ -48,9 +47,9 @@ def read_labels(source: Source, name: str | None = None) -> UInt8[np.ndarray, "H
     """A label image's ids: the palette index or the grey value; UserError for a colour mask, which holds no ids."""
     name = name or _name(source)
     image = _open(source, name)
-    if image.mode in ("I;16", "I", "F"):
+    if image.mode in _DEEP:
         ids = np.asarray(image)
-        if ids.size and (ids.min() < 0 or ids.max() > 255):
+        if not np.isin(ids, np.arange(256)).all():
             raise UserError(f"{name} has ids from {ids.min()} to {ids.max()}; ids are whole numbers from 0 to 255")
         return ids.astype(np.uint8)
     if image.mode == "1":
@@ -127,7 +126,8 @@ def _open(source: Source, name: str | None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images and odd metadata; size is judged below
-            image: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            content = source if isinstance(source, bytes) else _content(source)
+            image: Image.Image = Image.open(io.BytesIO(content))
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
                     f"{name} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read: shrink it"
@@ -144,8 +144,17 @@ def _open(source: Source, name: str | None) -> Image.Image:
     return image
 
 
+def _content(source: str | Path | io.BufferedIOBase) -> bytes:
+    """A file's bytes: Pillow itself would leave a file open that it cannot decode."""
+    return Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
+
+
+_DEEP = ("I;16", "I;16L", "I;16B", "I", "F")
+"""Pillow's modes of one channel with more than 8 bits; its own conversions clip them."""
+
+
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode in ("I;16", "I;16B", "I", "F"):
+    if image.mode in _DEEP:
         return _scaled_to_8_bits(image, name).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         with_alpha = image.convert("RGBA")

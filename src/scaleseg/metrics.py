@@ -45,6 +45,10 @@ class Confusion:
         truth, guess = labels[valid].astype(np.int64), predicted[valid].astype(np.int64)
         if truth.size and (truth.max() >= self.num_classes or truth.min() < 0):
             raise ValueError(f"labels go up to {truth.max()}; expected below {self.num_classes}, or {IGNORE} for void")
+        if guess.size and (guess.max() >= self.num_classes or guess.min() < 0):
+            raise ValueError(
+                f"predictions go from {guess.min()} to {guess.max()}; expected 0 to {self.num_classes - 1}"
+            )
         index = truth * self.num_classes + guess
         self.matrix += np.bincount(index, minlength=self.num_classes**2).reshape(self.matrix.shape)
         self.images += 1

@@ -97,9 +97,14 @@ def _pixels(image: Input) -> UInt8[Tensor, "3 H W"]:
     if isinstance(image, Image.Image):
         return to_tensor(image)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        if (
+            image.dtype != np.uint8
+            or image.ndim not in (2, 3)
+            or not image.size
+            or (image.ndim == 3 and image.shape[2] not in (1, 3, 4))
+        ):
             raise ValueError(f"the array is {image.dtype} {image.shape}; expected uint8 (H, W), (H, W, 3) or (H, W, 4)")
         return to_tensor(Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image))
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
         raise ValueError(f"the tensor is {image.dtype} {tuple(image.shape)}; expected uint8 (3, H, W)")
     return image.cpu()

@@ -17,7 +17,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Look at your photographs and masks before a run.", no_args_is_help=True)
 
 
-@app.command(epilog="Try: scaleseg data init cats/ && scaleseg train folder-lite0 data=cats/data.yaml --out runs/cats")
+@app.command(epilog="Try: scaleseg data init cats/")
 def init(
     folder: Annotated[Path, typer.Argument(help="A folder with images/ and masks/.")],
     classes: Annotated[
@@ -76,7 +76,8 @@ def _settings(what: str, overrides: list[str]) -> "DataConfig":
 
     path = Path(what)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        is_recipe = {"model", "train"} & read_yaml(path).keys()
+        content = read_yaml(path)
+        is_recipe = isinstance(content.get("model"), dict) or isinstance(content.get("train"), dict)
         return load_recipe(what, overrides).data if is_recipe else override({}, [f"data={path}", *overrides]).data
     if path.is_dir():
         section, _ = describe_folder(path)

@@ -23,7 +23,7 @@ Precision = Annotated[str, typer.Option(help="float32, bf16 or auto (bf16 where 
 def add_to(app: typer.Typer) -> None:
     """Hang these verbs on the app."""
     app.command(epilog="Try: scaleseg train shapes-attention train.steps=60 --out runs/shapes")(train)
-    app.command(epilog="Try: scaleseg evaluate voc-animals-lite data.val=photos.zip --json metrics.json")(evaluate)
+    app.command(epilog="Try: scaleseg evaluate voc-animals-lite data.val=photos.zip")(evaluate)
     app.command(epilog="Try: scaleseg predict voc-animals-lite photos/ --out out/")(predict)
 
 

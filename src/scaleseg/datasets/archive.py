@@ -1,7 +1,9 @@
 """Files of a folder or of a zip, by name: read in place, safe to use from many processes."""
 
+import lzma
 import os
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from scaleseg.errors import UserError
@@ -47,6 +49,8 @@ class Archive:
             OSError,
             KeyError,
             zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
             EOFError,
             ValueError,
             RuntimeError,

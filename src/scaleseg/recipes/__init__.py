@@ -62,6 +62,8 @@ def _data_file(path: Path) -> dict[str, Any]:
     """A data.yaml, its relative paths taken from where it lies."""
     content = read_yaml(path)
     content = content.get("data", content)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} has data: {content!r}; it holds settings such as train, val and classes")
     for key in ("root", "train", "val", "dev"):
         if key in content:
             content[key] = _beside(path.parent, content[key], key)

@@ -1,14 +1,15 @@
-"""What a network for one scale promises, whichever it is."""
+"""What a network for one scale promises, whichever it is, and the layer that every one of them ends with."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["CAFFE", "Dense", "Normalization", "Segmenter"]
+__all__ = ["CAFFE", "Dense", "Head", "Normalization", "Segmenter"]
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,22 @@ class Segmenter(nn.Module, ABC):
         """Parameters trained at `train.fresh_lr` times the learning rate: the head, and what else starts at random."""
         for name in self.fresh_layers:
             yield from self.get_submodule(name).parameters()
+
+
+class Head(nn.Conv2d):
+    """Features to scores, a 1x1 convolution: Gaussian of 0.01, bias 0, as in the released configuration.
+
+    It computes in float32 under autocast too: scores rounded to bf16's 8 bits would flip labels.
+    """
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes, 1)
+        nn.init.normal_(self.weight, std=0.01)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Float[Tensor, "n features h w"]) -> Float[Tensor, "n classes h w"]:
+        device = features.device.type
+        if not torch.amp.is_autocast_available(device):  # such as meta
+            return super().forward(features)
+        with torch.autocast(device, enabled=False):
+            return super().forward(features.to(self.weight.dtype))

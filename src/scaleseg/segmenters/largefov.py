@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scaleseg.errors import UserError
-from scaleseg.segmenters.contract import CAFFE, Dense, Normalization, Segmenter
+from scaleseg.segmenters.contract import CAFFE, Dense, Head, Normalization, Segmenter
 from scaleseg.segmenters.sources import assign, read_parameters
 
 __all__ = ["LargeFOV"]
@@ -47,13 +47,13 @@ class LargeFOV(Segmenter):
         self.trunk = _vgg16(pool5a)
         self.fc6 = nn.Conv2d(512, 1024, 3, padding=12, dilation=12)
         self.fc7 = nn.Conv2d(1024, 1024, 1)
-        self.fc8 = nn.Conv2d(1024, num_classes, 1)
+        self.fc8 = Head(1024, num_classes)
         self.dropout = nn.Dropout(dropout)
         for layer in self.trunk:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        for layer in (self.fc6, self.fc7, self.fc8):
+        for layer in (self.fc6, self.fc7):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         # fc6 and fc7 keep the paper's rate even where they start at random: at ten times it, training blew up in 10 steps.
@@ -79,7 +79,11 @@ class LargeFOV(Segmenter):
         else:
             self.normalization = CAFFE
             tensors = {_trunk_name(name): tensor for name, tensor in tensors.items()}
-        random = () if "fc6.weight" in tensors else ("fc6", "fc7")
+        random: tuple[str, ...] = ()
+        if "fc6.weight" not in tensors:
+            random = ("fc6", "fc7")
+            # VGG's activations are not normalised (about 20, rms): at 0.01, as elsewhere, fc7 is so large that fc8 diverges.
+            nn.init.normal_(self.fc6.weight, std=0.0003)
         assign(self, tensors, source, fresh=("fc8", *random))
 
 

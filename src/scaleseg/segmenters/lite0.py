@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scaleseg.errors import UserError
-from scaleseg.segmenters.contract import Dense, Normalization, Segmenter
+from scaleseg.segmenters.contract import Dense, Head, Normalization, Segmenter
 from scaleseg.segmenters.sources import assign, read_parameters
 
 __all__ = ["Lite0"]
@@ -59,9 +59,7 @@ class Lite0(Segmenter):
         self.trunk = Trunk(output_stride)
         self.context = Context(320, num_features, rates=[rate * 16 // output_stride for rate in (3, 6, 12)])
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Conv2d(num_features, num_classes, 1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.head = Head(num_features, num_classes)
         self.fresh_layers = ("head",)
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scaleseg.errors import UserError
-from scaleseg.segmenters.contract import Dense, Segmenter
+from scaleseg.segmenters.contract import Dense, Head, Segmenter
 from scaleseg.segmenters.sources import assign, read_parameters
 
 __all__ = ["Small"]
@@ -29,9 +29,7 @@ class Small(Segmenter):
             *_convolution(4 * width, num_features, dilation=2),
         )
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Conv2d(num_features, num_classes, 1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.head = Head(num_features, num_classes)
         self.fresh_layers = ("head",)
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:

@@ -1,6 +1,7 @@
 """Training batches as one endless, seeded stream of samples that can be entered at any step."""
 
 import signal
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -68,16 +69,19 @@ def batches(dataset: Dataset, config: Config, start: int) -> Iterator[Batch]:
     """The batches of steps `start` to `train.steps`."""
     data, settings = config.data, config.train
     augment = Augment(data.crop, data.mirror, data.random_scale, data.colour_jitter)
-    loader: DataLoader[Batch] = DataLoader(
-        _Varied(dataset, augment, settings.seed),  # type: ignore[arg-type]
-        batch_size=settings.batch,
-        sampler=Stream(len(dataset), settings.seed, settings.batch, start, settings.steps),
-        num_workers=data.workers,
-        worker_init_fn=_ignore_interrupts if data.workers else None,
-        collate_fn=_collate,
-        prefetch_factor=2 if data.workers else None,
-    )
-    yield from loader
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
+        loader: DataLoader[Batch] = DataLoader(
+            _Varied(dataset, augment, settings.seed),  # type: ignore[arg-type]
+            batch_size=settings.batch,
+            sampler=Stream(len(dataset), settings.seed, settings.batch, start, settings.steps),
+            num_workers=data.workers,
+            worker_init_fn=_ignore_interrupts if data.workers else None,
+            collate_fn=_collate,
+            prefetch_factor=2 if data.workers else None,
+        )
+        stream = iter(loader)
+    yield from stream
 
 
 def _collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:

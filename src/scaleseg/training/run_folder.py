@@ -84,7 +84,7 @@ class RunFolder:
         """Delete all but the newest `keep` checkpoints and the best."""
         for folder in sorted(self.checkpoints.glob("step-*"), key=_step)[:-keep]:
             if _step(folder) != best:
-                shutil.rmtree(folder.rename(folder.with_name(f"{atomic.MARK}old-{folder.name}")), ignore_errors=True)
+                shutil.rmtree(folder.rename(folder.with_name(f"{atomic.MARK}pruned-{folder.name}")), ignore_errors=True)
 
     def append(self, record: dict[str, Any]) -> None:
         """A line of metrics.jsonl."""
