@@ -6,10 +6,9 @@ Both compute the same network (LargeFOV on VGG-16, attention over scales 1, 0.75
 parameters, from a uint8 image to scores at the image's size, in turns: plain, ours, plain, ours. `ratio` is the median
 of ours over the median of plain. The plain one is float32, contiguous and eager: the paper's text, one line a step.
 
-Speed does not depend on the parameters; `label_agreement` does, and no trained ones are at hand. `--pretrained` takes
-the trunk from a file; the rest stays as it is drawn (seed 0), but for two layers set on the image itself so that there
-is something to disagree about: fc8's biases make all classes score the same on average, else one class would win
-everywhere; and the attention's last layer, zero when fresh, is drawn so that its logits have unit spread over the image.
+Speed does not depend on the parameters; `label_agreement` does, and no trained ones are at hand: they are as
+`create_model` draws them (seed 0), but for the attention's last layer, which is zero when fresh and drawn here so that
+the weights differ over the image. `--pretrained` takes the trunk from a file.
 """
 
 import argparse
@@ -107,22 +106,12 @@ def peak_gflops(dtype: torch.dtype, repeats: int = 5) -> float:
     return best
 
 
-def prepare(pretrained: str, image: Tensor) -> ScaleAware:
-    """The model as `scaleseg.load` would give it (channels_last, evaluation mode), its last layers set on `image`."""
+def prepare(pretrained: str) -> ScaleAware:
+    """The model as `scaleseg.load` would give it (channels_last, evaluation mode), its attention not uniform."""
     torch.manual_seed(0)
     model = create_model("largefov", fusion="attention", scales=SCALES, num_classes=NUM_CLASSES, pretrained=pretrained)
-    model.to(memory_format=torch.channels_last).eval()
-    fc8, logits = model.segmenter.get_submodule("fc8"), model.fusion.get_submodule("logits")
-    assert isinstance(fc8, nn.Conv2d) and isinstance(logits, nn.Conv2d)
-    nn.init.normal_(logits.weight)
-    with _outputs(fc8) as scores, _outputs(logits) as attention_logits:
-        predict(model, image, precision="float32")
-    with torch.no_grad():
-        fc8.bias -= torch.stack([maps.mean(dim=(0, 2, 3)) for maps in scores]).mean(dim=0)
-        spread = attention_logits[0].std(dim=(0, 2, 3), keepdim=True)[0, :, 0, 0].mean()
-        logits.weight /= spread
-        logits.bias.copy_(-attention_logits[0].mean(dim=(0, 2, 3)) / spread)
-    return model
+    nn.init.normal_(model.fusion.get_submodule("logits").weight, std=0.1)
+    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
 
 def compare(ours: Tensor, plain: Tensor) -> tuple[float, float]:
@@ -146,7 +135,7 @@ def parts_seconds(model: ScaleAware, image: Tensor) -> dict[str, float]:
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     image, what = _photograph(options.image, options.size)
-    model = prepare(options.pretrained, image)
+    model = prepare(options.pretrained)
     parameters = plain_parameters(model)
     scores = {"plain": _plain(parameters, image), "ours": _ours(model, image)}  # the warm-up of each
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
@@ -213,17 +202,6 @@ def _seconds(do: Callable[..., object], *arguments: object) -> float:
     begin = time.perf_counter()
     do(*arguments)
     return time.perf_counter() - begin
-
-
-@contextmanager
-def _outputs(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that fills with what `layer` answers."""
-    answers: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _layer, _inputs, answer: answers.append(answer.detach().clone()))
-    try:
-        yield answers
-    finally:
-        hook.remove()
 
 
 @contextmanager

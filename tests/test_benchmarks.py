@@ -38,7 +38,7 @@ def image() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def model(inference: ModuleType, image: torch.Tensor) -> Any:
-    return inference.prepare("none", image)
+    return inference.prepare("none")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_compared_network_attends_to_scales_unequally(model, image):
 
 
 def test_the_compared_network_gives_more_than_one_label(model, image):
-    assert len(predict(model, image, precision="float32").at().argmax(dim=1).unique()) > 5
+    assert len(predict(model, image, precision="float32").at().argmax(dim=1).unique()) > 1
 
 
 def test_the_plain_parameters_are_contiguous_copies(inference, model):

@@ -1,57 +1,52 @@
-"""Synthetic scenes, drawn on the fly: discs, squares and triangles from 10 to 160 pixels, told apart only at the right scale.
+"""Synthetic scenes, drawn on the fly: discs from 8 to 128 pixels whose class shows only at the disc's own scale.
 
-A scene is noisy ground with shapes of all sizes, small ones also upon large ones. One rule labels it: *the outermost
-shape owns every pixel inside it*; what lies upon a shape is only a mark on it. Why that needs scale:
+An `eye` has a dark core in a bright ring, a `target` a bright core in a dark ring, a `plain` disc is bright or dark all over.
+Core and ring have the same area, so each class is half bright and half dark, in the same two levels with the same noise:
+a bright pixel may be any of the three, and so may its neighbourhood. What tells is the disc as a whole:
 
-- A small triangle is a `triangle` on open ground and a piece of `disc` upon a large disc, in the very same pixels as
-  far as a network with a limited field sees: the large disc's edge is what tells, and that is far away.
-- Fills are the ground's colours, equally likely, and marks are as dense on shapes as off them, so neither colour nor
-  texture tells inside from outside; and an edge's inside is told only by where it closes.
-- A large shape at scale 0.25 looks like a small one at scale 1, so one shared network can know both, at two scales that
-  then contradict each other: fine says `triangle`, coarse says `disc`. Somebody has to say whom to believe.
+- a network that sees 50 pixels knows small discs at scale 1, but inside a large one it sees one flat level;
+- at scale 0.25 it sees large discs whole, but a small one is two pixels wide.
 
-`data.train` and `data.val` are how many scenes there are. A scene depends on (split, index) alone, and only on
-arithmetic that is exact everywhere (no sine, no power): the same pixels on every machine.
+So one shared network needs several scales and something to say, at each pixel, which of them to believe.
+
+`data.train` and `data.val` are how many scenes there are. A scene depends on (split, index) alone.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from scaleseg.config import DataConfig
 from scaleseg.errors import UserError
 
-__all__ = ["CLASSES", "SIDE", "SIZES", "Shape", "Shapes", "draw", "open_split", "plan"]
+__all__ = ["CLASSES", "SIDE", "SIZES", "Disc", "Shapes", "draw", "open_split", "plan"]
 
-CLASSES = ("background", "disc", "square", "triangle")
-SIDE = 257
+CLASSES = ("background", "eye", "target", "plain")
+SIDE = 193
 """Rows and columns of a scene: 32k+1, so that no scale pads."""
-SIZES = (10.0, 160.0)
-"""Smallest and largest shape."""
+SIZES = (8.0, 128.0)
+"""Smallest and largest diameter."""
+
 COUNTS = {"train": 4000, "val": 200}
-
-TRIED = ((80.0, 2), (40.0, 3), (20.0, 10), (10.0, 40))
-"""For each octave of sizes, its lower end and how many shapes are tried; those that would straddle an edge are not drawn."""
-LEVELS, SHIFT, NOISE = 160, 50, 32
-"""Colours of a channel (they wrap around), least contrast with what is beneath, and the noise's amplitude."""
+TRIED = ((64.0, 2), (32.0, 3), (16.0, 8), (8.0, 24))
+"""For each octave of diameters, its lower end and how many discs are tried; one that would touch another is left out."""
+GROUND, BRIGHT, DARK, NOISE = 128, 190, 66, 24
 
 
-class Shape(NamedTuple):
-    """One shape; `size` is the diameter of the disc of equal area, so no class is larger than another."""
+class Disc(NamedTuple):
+    """One disc; `row` and `column` are its centre, in pixels."""
 
     kind: int
     """Class id."""
-    size: float
+    diameter: float
     row: float
     column: float
-    turn: tuple[float, float]
-    """Cosine and sine of its rotation."""
-    shift: tuple[int, int, int]
-    """What is added to the colour beneath, channel by channel."""
+    core: int
+    ring: int
+    """Grey levels."""
 
 
 class Shapes:
@@ -60,15 +55,15 @@ class Shapes:
     classes = CLASSES
 
     def __init__(self, split: str, count: int) -> None:
-        self.split, self.count = split, count
+        self.split = split
         self.names = [f"{split}-{index:06}" for index in range(count)]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Int64[Tensor, "H W"]]:
-        if not 0 <= index < self.count:
-            raise IndexError(f"scene {index} of {self.count}")
+        if not 0 <= index < len(self):
+            raise IndexError(f"scene {index} of {len(self)}")
         generator = np.random.default_rng([("train", "val").index(self.split), index])
         image, labels = draw(plan(generator), generator)
         return torch.from_numpy(image), torch.from_numpy(labels)
@@ -84,68 +79,40 @@ def open_split(data: DataConfig, split: str) -> Shapes:
     return Shapes(split, int(count))
 
 
-def plan(generator: np.random.Generator) -> list[Shape]:
-    """The shapes that a scene tries to place, the largest first."""
-    shapes = []
+def plan(generator: np.random.Generator) -> list[Disc]:
+    """A scene's discs, the largest first, none touching another or the border."""
+    discs: list[Disc] = []
     for smallest, tried in TRIED:
-        for size in sorted(smallest * (1 + generator.random(tried)), reverse=True):
-            row, column, slope = generator.random(3)
-            margin = REACH * size / 2
-            # Slopes of a half angle give every rotation by arithmetic alone: exact on every machine.
-            half = 2 * slope - 1
-            turn = ((1 - half * half) / (1 + half * half), 2 * half / (1 + half * half))
-            place = (margin + value * (SIDE - 1 - 2 * margin) for value in (row, column))
-            shift = (int(value) for value in generator.integers(SHIFT, LEVELS - SHIFT, 3, endpoint=True))
-            shapes.append(Shape(int(generator.integers(1, len(CLASSES))), float(size), *place, turn, tuple(shift)))
-    return shapes
+        for diameter in smallest * (1 + generator.random(tried)):
+            row, column = diameter / 2 + generator.random(2) * (SIDE - 1 - diameter)
+            kind = int(generator.integers(1, len(CLASSES)))
+            bright_core = CLASSES[kind] == "target" or (CLASSES[kind] == "plain" and generator.random() < 0.5)
+            core = BRIGHT if bright_core else DARK
+            ring = core if CLASSES[kind] == "plain" else BRIGHT + DARK - core
+            disc = Disc(kind, float(diameter), float(row), float(column), core, ring)
+            if not any(_touches(disc, other) for other in discs):
+                discs.append(disc)
+    return discs
 
 
 def draw(
-    shapes: Sequence[Shape], generator: np.random.Generator
-) -> tuple[UInt8[np.ndarray, "3 H W"], Int64[np.ndarray, "H W"]]:
-    """A scene of these shapes, in this order; one that would straddle another's edge is left out."""
+    discs: list[Disc], generator: np.random.Generator
+) -> tuple[UInt8[np.ndarray, "3 side side"], Int64[np.ndarray, "side side"]]:
+    """The scene and its labels; every pixel has noise of the same kind."""
     labels = np.zeros((SIDE, SIDE), np.int64)
-    region = np.zeros((SIDE, SIDE), np.int64)
-    colours = [generator.integers(0, LEVELS, 3)]
-    for shape in shapes:
-        window = _window(shape)
-        beneath = region[window].flat[0]
-        if (region[window] != beneath).any():
-            continue
-        inside = _inside(shape, window)
-        colours.append((colours[beneath] + np.array(shape.shift)) % LEVELS)
-        region[window][inside] = len(colours) - 1
-        if not labels[window].flat[0]:
-            labels[window][inside] = shape.kind
+    levels = np.full((SIDE, SIDE), GROUND, np.int16)
+    rows, columns = np.arange(SIDE)[:, None], np.arange(SIDE)[None]
+    for disc in discs:
+        squared = (rows - disc.row) ** 2 + (columns - disc.column) ** 2
+        inside = squared <= (disc.diameter / 2) ** 2
+        labels[inside] = disc.kind
+        levels[inside] = disc.ring
+        levels[squared <= (disc.diameter / 2) ** 2 / 2] = disc.core
     noise = generator.integers(-NOISE, NOISE, (3, SIDE, SIDE), dtype=np.int16, endpoint=True)
-    offset = (256 - LEVELS) // 2
-    painted = np.array(colours, np.int16).T[:, region] + offset + noise
-    return painted.astype(np.uint8), labels
+    return (levels + noise).astype(np.uint8), labels
 
 
-REACH = 1.5552
-"""A triangle's corners lie on a circle this many times as wide as the disc of equal area."""
-
-
-def _window(shape: Shape) -> tuple[slice, slice]:
-    """Rows and columns that hold the shape, whichever way it is turned, and a pixel around it."""
-    reach = REACH * shape.size / 2 + 1
-    rows, columns = (
-        slice(max(0, int(centre - reach)), min(SIDE, int(centre + reach) + 1)) for centre in (shape.row, shape.column)
-    )
-    return rows, columns
-
-
-def _inside(shape: Shape, window: tuple[slice, slice]) -> Bool[np.ndarray, "_ _"]:
-    """Which pixels of the window the shape covers."""
-    rows = np.arange(window[0].start, window[0].stop)[:, None] - shape.row
-    columns = np.arange(window[1].start, window[1].stop)[None] - shape.column
-    cosine, sine = shape.turn
-    along, across = cosine * columns + sine * rows, cosine * rows - sine * columns
-    name, half = CLASSES[shape.kind], shape.size / 2
-    if name == "disc":
-        return rows * rows + columns * columns <= half * half
-    if name == "square":
-        return np.maximum(abs(along), abs(across)) <= 0.8862 * half
-    # Three half-planes at the radius of the inscribed circle, which is half of the outer one's.
-    return np.maximum(across, 0.8660254 * abs(along) - across / 2) <= REACH / 2 * half
+def _touches(disc: Disc, other: Disc) -> bool:
+    """Whether less than two pixels lie between them."""
+    apart = (disc.row - other.row) ** 2 + (disc.column - other.column) ** 2
+    return apart < ((disc.diameter + other.diameter) / 2 + 2) ** 2
