@@ -58,7 +58,9 @@ def test_every_class_is_half_bright_and_half_dark() -> None:
         is_bright = image.float().mean(0) > 128
         bright += torch.bincount(labels.flatten(), is_bright.flatten().float(), minlength=4).numpy()
         total += torch.bincount(labels.flatten(), minlength=4).numpy()
-    assert bright[1:] / total[1:] == pytest.approx([0.5, 0.5, 0.5], abs=0.06)
+    eye, target, plain = (bright / total)[1:]
+    assert (eye, target) == (pytest.approx(0.5, abs=0.02), pytest.approx(0.5, abs=0.02))
+    assert plain == pytest.approx(0.5, abs=0.2)  # a large disc, bright or dark all over, weighs much
 
 
 def test_the_core_and_the_ring_have_the_same_area() -> None:
