@@ -24,12 +24,12 @@ def demo(
     model: Annotated[
         str, typer.Option(help="A checkpoint folder, or the name of a bundled model.")
     ] = "voc-animals-lite",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Segment real photographs with the bundled model and write a page that shows which scale was believed where."""
     from scaleseg.demo import demo as show
 
-    page = show(out, model=model, images=images or [], say=say)
-    say(f"open {page.resolve().as_uri()}")
+    show(out, model=model, images=images or [], device=device, say=say)
 
 
 def list_names() -> None:

@@ -1,10 +1,10 @@
-"""Synthetic scenes, drawn on the fly: discs from 8 to 128 pixels whose class shows only at the disc's own scale.
+"""Synthetic scenes, drawn on the fly: discs from 10 to 160 pixels whose class shows only at the disc's own scale.
 
 An `eye` has a dark core in a bright ring, a `target` a bright core in a dark ring, a `plain` disc is bright or dark all over.
 Core and ring have the same area, so each class is half bright and half dark, in the same two levels with the same noise:
 a bright pixel may be any of the three, and so may its neighbourhood. What tells is the disc as a whole:
 
-- a network that sees 50 pixels knows small discs at scale 1, but inside a large one it sees one flat level;
+- a network that sees 31 pixels knows small discs at scale 1, but inside a large one it sees one flat level;
 - at scale 0.25 it sees large discs whole, but a small one is two pixels wide.
 
 So one shared network needs several scales and something to say, at each pixel, which of them to believe.
@@ -25,13 +25,13 @@ from scaleseg.errors import UserError
 __all__ = ["CLASSES", "SIDE", "SIZES", "Disc", "Shapes", "draw", "open_split", "plan"]
 
 CLASSES = ("background", "eye", "target", "plain")
-SIDE = 193
+SIDE = 257
 """Rows and columns of a scene: 32k+1, so that no scale pads."""
-SIZES = (8.0, 128.0)
+SIZES = (10.0, 160.0)
 """Smallest and largest diameter."""
 
 COUNTS = {"train": 4000, "val": 200}
-TRIED = ((64.0, 2), (32.0, 3), (16.0, 8), (8.0, 24))
+TRIED = ((80.0, 3), (40.0, 4), (20.0, 8), (10.0, 24))
 """For each octave of diameters, its lower end and how many discs are tried; one that would touch another is left out."""
 GROUND, BRIGHT, DARK, NOISE = 128, 190, 66, 24
 

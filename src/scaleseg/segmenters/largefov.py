@@ -82,7 +82,7 @@ class LargeFOV(Segmenter):
         random: tuple[str, ...] = ()
         if "fc6.weight" not in tensors:
             random = ("fc6", "fc7")
-            # VGG's activations are not normalised (about 20, rms): at 0.01, as elsewhere, fc7 is so large that fc8 diverges.
+            # VGG's activations are large (about 20, rms): at 0.01, as elsewhere, training diverges (docs/decisions.md).
             nn.init.normal_(self.fc6.weight, std=0.0003)
         assign(self, tensors, source, fresh=("fc8", *random))
 

@@ -14,19 +14,21 @@ __all__ = ["Small"]
 
 
 class Small(Segmenter):
-    """About 0.1 M parameters at `width` 16."""
+    """About 0.1 M parameters at `width` 16; a cell sees 15 + 16 x `dilation` pixels."""
 
     align_corners = True
     output_stride = 8
 
-    def __init__(self, num_classes: int, *, width: int = 16, num_features: int = 64, dropout: float = 0.0) -> None:
+    def __init__(
+        self, num_classes: int, *, width: int = 16, num_features: int = 64, dilation: int = 2, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.num_features = num_features
         self.trunk = nn.Sequential(
             *_convolution(3, width, stride=2),
             *_convolution(width, 2 * width, stride=2),
             *_convolution(2 * width, 4 * width, stride=2),
-            *_convolution(4 * width, num_features, dilation=2),
+            *_convolution(4 * width, num_features, dilation=dilation),
         )
         self.dropout = nn.Dropout(dropout)
         self.head = Head(num_features, num_classes)
