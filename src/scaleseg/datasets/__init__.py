@@ -118,4 +118,4 @@ def _listed(path: Path, names: Sequence[str]) -> tuple[list[int], str]:
 def _where(data: DataConfig, split: str) -> str:
     value = getattr(data, split)
     listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    return ", ".join(str(item) for item in listed) or f"{data.dataset} {split}"
+    return ", ".join(item for item in listed if isinstance(item, str)) or f"{data.dataset} {split}"
