@@ -299,3 +299,10 @@ def test_more_weight_is_brighter() -> None:
     strip = draw_weights(torch.linspace(0, 1, 9).reshape(1, 1, 9)).convert("L")
     brightness = np.asarray(strip)[0].astype(int)
     assert (np.diff(brightness) > 0).all()
+
+
+def test_a_picture_that_was_opened_but_never_decoded_is_the_users_mistake_if_it_is_cut_short(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 50).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:1000])
+    with Image.open(tmp_path / "cut.png") as opened, pytest.raises(UserError, match="damaged or cut short"):
+        to_tensor(opened)

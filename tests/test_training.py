@@ -294,3 +294,10 @@ def test_a_folder_that_cannot_be_written_is_named(folder: Path, tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         train(settings(folder), tmp_path / "file" / "run", say=quiet)
+
+
+def test_what_ended_before_its_first_checkpoint_can_be_started_anew(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the loss is"):
+        train(settings(folder, lr=1e30, save_every=100, log_every=1), tmp_path / "run", say=quiet)
+    train(settings(folder, steps=2, log_every=1), tmp_path / "run", say=quiet)
+    assert [line["step"] for line in metrics(tmp_path / "run") if "loss" in line] == [1, 2]

@@ -39,7 +39,10 @@ def read(source: Source, name: str | None = None) -> UInt8[Tensor, "3 H W"]:
 
 def to_tensor(image: Image.Image, name: str = "the image") -> UInt8[Tensor, "3 H W"]:
     """A PIL image of any mode as RGB, upright."""
-    upright = ImageOps.exif_transpose(image)
+    try:
+        upright = ImageOps.exif_transpose(image)  # decodes what was only opened so far
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise UserError(f"{name} cannot be decoded ({error}); it is damaged or cut short") from error
     return torch.from_numpy(np.array(_rgb(upright, name))).permute(2, 0, 1).contiguous()
 
 

@@ -215,9 +215,10 @@ def _begin(
     run: RunFolder, config: Config, resume: bool, say: Callable[[str], None]
 ) -> tuple[Config, dict[str, Any] | None]:
     """The resolved settings, written down, and the state to go on from if there is one."""
-    if run.begun and not resume:
+    newest = run.newest()
+    if newest and not resume:
         raise UserError(f"{run.path} holds a run already; go on with --resume, or choose another --out")
-    if run.begun:
+    if newest:
         before = run.read_config()
         if config.train.schedule_steps is None:  # poly: the horizon of the first start stays
             config = replace(config, train=replace(config.train, schedule_steps=before.train.schedule_steps))
@@ -226,10 +227,11 @@ def _begin(
             raise UserError("a resumed run keeps its settings, but these differ: " + "; ".join(changed))
     elif config.train.schedule == "poly" and config.train.schedule_steps is None:
         config = replace(config, train=replace(config.train, schedule_steps=config.train.steps))
-    newest = run.newest()
     state = checkpoint.load_training_state(newest) if newest else None
-    if resume and state is None:
-        say(f"{run.path} has no checkpoint yet: starting from the beginning")
+    if state is None:
+        run.forget_after(0)  # what ended before its first checkpoint left nothing to go on from
+        if resume:
+            say(f"{run.path} has no checkpoint yet: starting from the beginning")
     run.write_config(config)
     return config, state
 

@@ -46,11 +46,6 @@ class RunFolder:
         if self._lock:
             self._lock.close()
 
-    @property
-    def begun(self) -> bool:
-        """Whether a run was started here before."""
-        return (self.path / "config.yaml").is_file()
-
     def read_config(self) -> Config:
         """The settings that the run was started with."""
         path = self.path / "config.yaml"
