@@ -106,6 +106,35 @@ def test_a_run_killed_in_the_middle_of_its_saves_resumes_to_the_same_bits(folder
             checkpoint.load(folder_name)
     assert deaths >= 3
     assert same_bits(whole, train(config, tmp_path / "killed", resume=True, say=quiet))
+    assert (tmp_path / "killed" / "best").resolve().name == (tmp_path / "whole" / "best").resolve().name
+
+
+def test_a_kill_between_a_checkpoint_and_its_pointers_is_mended(folder: Path, tmp_path: Path) -> None:
+    train(settings(folder, steps=4), tmp_path / "run", say=quiet)
+    best = (tmp_path / "run" / "best").resolve()
+    for name in ("last", "best"):
+        (tmp_path / "run" / name).unlink()
+    train(settings(folder, steps=4), tmp_path / "run", resume=True, say=quiet)
+    assert (tmp_path / "run" / "best").resolve() == best
+    assert (tmp_path / "run" / "last").resolve().name == "step-4"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photograph_that_breaks_during_training_is_named_in_one_sentence(
+    folder: Path, tmp_path: Path, workers: int
+) -> None:
+    config = settings(folder)
+    for part in (folder / "images").iterdir():
+        part.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"^\S+p\d\.png is no image that can be read[^\n]*$"):
+        train(replace(config, data=replace(config.data, workers=workers)), tmp_path / "run", say=quiet)
+
+
+def test_a_mistake_before_the_first_step_does_not_take_the_folder(folder: Path, tmp_path: Path) -> None:
+    config = settings(folder, steps=1)
+    with pytest.raises(UserError, match="does not exist"):
+        train(replace(config, data=replace(config.data, train="nowhere")), tmp_path / "run", say=quiet)
+    train(config, tmp_path / "run", say=quiet)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import glob
 import io
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from scaleseg import atomic
@@ -40,10 +42,15 @@ class Outcome:
 def find_images(inputs: Sequence[str], out: Path) -> list[Item]:
     """Files, folders (with all below them) and globs, as items whose names never collide; UserError if there are none."""
     found: dict[Path, Path] = {}
+    inside = 0
     for given in inputs:
         for path, relative in _expand(given):
             if out.resolve() not in path.resolve().parents:
                 found.setdefault(path.resolve(), relative)
+            else:
+                inside += 1
+    if inside and not found:
+        raise UserError(f"all {inside} images are inside --out {out}, where results go; choose another --out")
     if not found:
         raise UserError(
             f"no images in {', '.join(inputs)}; give files, folders or globs of {', '.join(IMAGE_SUFFIXES)}"
@@ -75,6 +82,12 @@ def segment_files(
             done.append(item)
         except UserError as error:
             problem = str(error)
+        except (MemoryError, RuntimeError) as error:  # the CPU's allocator raises a plain RuntimeError
+            known = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+            if not known:
+                raise
+            problem = f"{item.source} needs more memory than there is; shrink it, or choose another --device"
+        if problem:
             failed.append((item, problem))
         if report:
             report(item, problem)
@@ -118,7 +131,7 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
             for item in sorted(path.rglob("*"))
             if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file() and not item.name.startswith(".")
         ]
-    if path.is_file():
+    if os.path.lexists(path):  # a dangling link too: it is reported and skipped like any file that cannot be read
         return [(path, Path(path.name))]
     matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
     if not matches:

@@ -39,11 +39,17 @@ FORMAT = 1
 def load(name: str | Path, settings: ModelConfig | None = None) -> ScaleAware:
     """The model of a checkpoint folder or of a bundled name, in evaluation mode, rebuilt from the files alone.
 
-    `settings` replace the checkpoint's own, to fuse its scores in another way (average, max, other scales).
+    `settings` replace the checkpoint's own, to fuse its scores in another way (average, max; with these, other scales).
     """
     folder = locate(name)
     config = read_config(folder)
     settings = settings or config.model
+    same_attention = settings.fusion == config.model.fusion == "attention"
+    if same_attention and tuple(settings.scales) != tuple(config.model.scales):
+        raise UserError(  # attention knows scales by their place: other scales would load and mean nothing
+            f"model.scales is {list(settings.scales)}, but {folder} learned attention for {list(config.model.scales)}; "
+            "keep these, or choose model.fusion=average or max"
+        )
     model = build(replace(config, model=replace(settings, pretrained="none")))
     tensors = read_tensors(folder)
     if settings.fusion != config.model.fusion:

@@ -68,7 +68,7 @@ class TrainConfig:
     warmup_steps: int = 0
     extra_supervision: bool = True
     class_weights: Any = None  # none, auto (from the data's frequencies) or one number a class
-    freeze_bn: bool = True
+    freeze_bn: bool = True  # of a pretrained trunk
     init_from: str | None = None  # start from this checkpoint
     seed: int = 0
     precision: str = "auto"  # float32, bf16 or auto (bf16 where it was measured to help)
@@ -98,11 +98,16 @@ def merge(*parts: Mapping[str, Any]) -> Config:
             if "label_map" in part.get("data", {}):  # replaced, not merged: ids of other data say nothing of these
                 with read_write(merged.data):
                     merged.data.label_map = dict(part["data"]["label_map"])
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, TypeError) as error:
             reason = str(error).splitlines()[0]
+            if "$VALUE" in reason:  # omegaconf leaves its placeholders in for the items of a tuple
+                reason = "holds a value of a wrong type"
             where = getattr(error, "full_key", None) or ", ".join(_leaves(part))
             raise UserError(f"{where}: {reason}") from None
-    config = OmegaConf.to_object(merged)
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from None
     assert isinstance(config, Config)
     _check_values(config)
     return config
@@ -150,6 +155,13 @@ def _leaves(part: Mapping[str, Any], path: str = "") -> list[str]:
 _OPEN = ("model.options", "data.label_map")
 
 
+_RANGES = (
+    ("momentum", 0, 1), ("weight_decay", 0, float("inf")), ("fresh_lr", 0, float("inf")),
+    ("bias_lr", 0, float("inf")), ("step_factor", 0, float("inf")), ("poly_power", 0, float("inf")),
+    ("seed", 0, 2**40),
+)  # fmt: skip
+
+
 def _check_values(config: Config) -> None:
     """What a type cannot say."""
     model, data, train = config.model, config.data, config.train
@@ -172,7 +184,18 @@ def _check_values(config: Config) -> None:
     choose("train.precision", train.precision, ("auto", "float32", "bf16"))
     if not 0 < train.lr < float("inf"):
         raise UserError(f"train.lr is {train.lr}; give a number above 0")
+    for name, lowest, below in _RANGES:
+        if not lowest <= getattr(train, name) < below:
+            raise UserError(f"train.{name} is {getattr(train, name)}; give a number from {lowest} to below {below:g}")
+    if train.schedule_steps is not None and train.schedule_steps < 1:
+        raise UserError(f"train.schedule_steps is {train.schedule_steps}; give a whole number of 1 or more, or null")
+    if len(set(data.classes)) < len(data.classes):
+        raise UserError(f"data.classes is {list(data.classes)}; give each name once")
+    if not 0 <= data.colour_jitter < float("inf"):
+        raise UserError(f"data.colour_jitter is {data.colour_jitter}; give a share of 0 or more, such as 0.3")
     if data.crop < 1 or data.workers < 0:
         raise UserError(f"data.crop is {data.crop}, data.workers {data.workers}; give at least 1 pixel, 0 workers")
-    if data.random_scale and not (len(data.random_scale) == 2 and 0 < data.random_scale[0] <= data.random_scale[1]):
+    if data.random_scale and not (
+        len(data.random_scale) == 2 and 0 < data.random_scale[0] <= data.random_scale[1] <= 16
+    ):
         raise UserError(f"data.random_scale is {list(data.random_scale)}; give [lowest, highest], such as [0.6, 1.4]")

@@ -76,14 +76,15 @@ def describe_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple
     labelled = sorted(set(ids) - {IGNORE})
     notes = [f"{key}: {path}" for key, path in where.items()]
     label_map: dict[int, int] = {}
+    given = list(classes) if classes else _listed(folder)
     if labelled == [0] and IGNORE in ids:
         labelled, label_map = [0, IGNORE], {0: 0, IGNORE: 1}
         notes.append("masks hold 0 and 255 only: 255 is taken as class 1, foreground")
-    elif labelled != list(range(len(labelled))):
+    elif labelled != list(range(len(labelled))) and len(given) <= labelled[-1]:  # else each id is a place in the names
         label_map = {file_id: class_id for class_id, file_id in enumerate(labelled)}
         notes.append(f"masks hold the ids {labelled}: they become classes 0 to {len(labelled) - 1} (data.label_map)")
-    names = list(classes) if classes else _names(folder, labelled)
-    if len(names) < len(labelled):
+    names = given or ["background" if not place else f"class-{file_id}" for place, file_id in enumerate(labelled)]
+    if len(names) < len(labelled) or (label_map and len(names) > len(labelled)):
         raise UserError(
             f"{len(names)} class names ({', '.join(names)}), but masks hold the ids {labelled}; name each one"
         )
@@ -156,12 +157,12 @@ def _layout(folder: Path) -> dict[str, str]:
     )
 
 
-def _names(folder: Path, labelled: list[int]) -> list[str]:
-    """From classes.txt (one a line) if it is there, else background and numbers."""
+def _listed(folder: Path) -> list[str]:
+    """The names in classes.txt (one a line) if it is there."""
     listing = folder / "classes.txt"
     if listing.is_file():
         return [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return ["background" if not place else f"class-{file_id}" for place, file_id in enumerate(labelled)]
+    return []
 
 
 def _few(names: Sequence[str]) -> str:

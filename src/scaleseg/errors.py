@@ -7,11 +7,16 @@ ValueError, TypeError     a programmer's mistake: expected and actual
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["UserError", "choose"]
+__all__ = ["UserError", "as_raised", "choose"]
 
 
 class UserError(Exception):
     """Something the user gave cannot be used; the message says what, what is accepted and what to do."""
+
+
+def as_raised(error: UserError) -> UserError:
+    """A data worker's UserError with its own sentence: DataLoader hands it on with a traceback around it."""
+    return UserError(str(error).rpartition(f"{__name__}.UserError: ")[2].strip())
 
 
 def choose(what: str, given: str, accepted: Iterable[str]) -> str:

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from scaleseg.datasets import Dataset
-from scaleseg.errors import UserError
+from scaleseg.errors import UserError, as_raised
 from scaleseg.metrics import Confusion, Metrics
 from scaleseg.model import ScaleAware
 from scaleseg.segmentation import predict
@@ -30,6 +29,11 @@ def evaluate(
             f"the model has {len(model.classes)} classes ({', '.join(model.classes[:8])}), the data "
             f"{len(dataset.classes)} ({', '.join(dataset.classes[:8])}); they must be the same"
         )
+    if tuple(dataset.classes) != model.classes and sorted(dataset.classes) == sorted(model.classes):
+        raise UserError(
+            f"the data's classes are in another order ({', '.join(dataset.classes[:8])}) than the model's "
+            f"({', '.join(model.classes[:8])}); give data.classes in the model's order, with data.label_map"
+        )
     fused = Confusion(len(model.classes))
     scales = [Confusion(len(model.classes)) for _ in model.scales]
     for done, (image, labels) in enumerate(_pairs(dataset, workers), start=1):
@@ -47,5 +51,7 @@ def evaluate(
 def _pairs(dataset: Dataset, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The pairs in order, read ahead by `workers` processes."""
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(dataset, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
-    with torch.inference_mode():
+    try:
         yield from loader
+    except UserError as error:
+        raise as_raised(error) from None

@@ -37,3 +37,6 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:  # a full disk, a folder that may not be read
+        say(f"scaleseg: {error.filename or 'a file'}: {error.strerror or error}", error=True)
+        sys.exit(1)

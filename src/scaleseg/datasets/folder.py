@@ -88,7 +88,7 @@ def open_split(data: DataConfig, split: str) -> Folder:
         raise UserError(f"data.{split} is not set; give the path of a folder or zip with images/ and masks/")
     if not data.classes:
         raise UserError("data.classes is empty; list the class names, or let `scaleseg data init FOLDER` do it")
-    paths = [value] if isinstance(value, str) else [str(path) for path in value]
+    paths = [str(path) for path in (value if isinstance(value, list | tuple) else [value])]
     return Folder(paths, data.classes, data.label_map)
 
 

@@ -64,7 +64,10 @@ def _data_file(path: Path) -> dict[str, Any]:
     content = content.get("data", content)
     if not isinstance(content, dict):
         raise UserError(f"{path} has data: {content!r}; it holds settings such as train, val and classes")
-    for key in ("root", "train", "val", "dev"):
+    if "classes" in content:  # ids of other data say nothing of these
+        content.setdefault("label_map", {})
+    are_paths = content.get("dataset", "folder") == "folder"  # voc has names of lists there
+    for key in ("root", "dev", *(("train", "val") if are_paths else ())):
         if key in content:
             content[key] = _beside(path.parent, content[key], key)
     return dict(content)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from scaleseg.config import Config
 from scaleseg.datasets import Dataset
+from scaleseg.errors import UserError, as_raised
 from scaleseg.transforms import Augment, sample_generator
 
 __all__ = ["Batch", "Stream", "batches"]
@@ -81,7 +82,10 @@ def batches(dataset: Dataset, config: Config, start: int) -> Iterator[Batch]:
             prefetch_factor=2 if data.workers else None,
         )
         stream = iter(loader)
-    yield from stream
+    try:
+        yield from stream
+    except UserError as error:
+        raise as_raised(error) from None
 
 
 def _collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
@@ -90,6 +94,5 @@ def _collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C, and a cluster's SIGTERM, reach every process of a group; only the trainer may act on them."""
+    """Ctrl-C reaches every process of a terminal; only the trainer may act on it. SIGTERM must still end a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

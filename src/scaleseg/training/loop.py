@@ -4,6 +4,7 @@ What makes it exact: samples and their variation depend on (seed, epoch, index) 
 checkpoint holds everything else (parameters, optimiser, what was best).
 """
 
+import os
 import signal
 import time
 import zlib
@@ -57,6 +58,7 @@ def train(
     with RunFolder(folder) as run:
         config, state = _begin(run, config, resume, say)
         trainer = Trainer(run, config, state, choose_device(device), say)
+        run.write_config(config)  # not before all is opened: a mistyped path must not take the folder
         return trainer.run_to_end()
 
 
@@ -81,7 +83,9 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model, self.fresh = _create(config, state, run, say)
         self.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if config.train.freeze_bn:
+        pretrained = config.model.pretrained != "none" or config.train.init_from is not None
+        self.frozen = config.train.freeze_bn and pretrained
+        if self.frozen:
             freeze_batch_norm(self.model)
         self.optimizer = create_optimizer(self.model, config.train, self.fresh)
         self.step, self.best = 0, Best()
@@ -100,7 +104,7 @@ class Trainer:
             scales=self.model.scales,
         )  # fmt: skip
         saved = time.monotonic()
-        with _interrupts() as interrupted:
+        with _interrupts() as interrupted, _ended_workers(interrupted):
             for batch in batches(self.train_set, self.config, self.step):
                 losses, lr = self._train_step(batch)
                 self.step += 1
@@ -121,7 +125,7 @@ class Trainer:
         settings = self.config.train
         torch.manual_seed(settings.seed * 1_000_003 + self.step)
         self.model.train()
-        if settings.freeze_bn:
+        if self.frozen:
             freeze_batch_norm(self.model)
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
         grid = self.model.grid((images.shape[-2], images.shape[-1]))
@@ -171,6 +175,11 @@ class Trainer:
 
     def _save(self) -> None:
         settings = self.config.train
+        broken = [name for name, parameter in self.model.named_parameters() if not torch.isfinite(parameter).all()]
+        if broken:
+            raise UserError(
+                f"at step {self.step} {broken[0]} is not finite, and is not saved; lower train.lr and go on"
+            )
         best = self.best.step if self.dev_set is not None else self.step
         state = {
             "step": self.step, "optimizer": self.optimizer.state_dict(), "fresh": self.fresh,
@@ -195,7 +204,13 @@ class Trainer:
             raise UserError(f"the run is at step {self.step} already; give train.steps more than that")
         self.run.forget_after(self.step)
         self.run.point("last", self.step)
+        best = (self.best.step if self.dev_set is not None else 0) or self.step
+        if self.run.checkpoint(best).exists():  # a kill may have come between a checkpoint and its pointers
+            self.run.point("best", best)
         self.say(f"going on from step {self.step}")
+        settings = self.config.train
+        if settings.schedule == "poly" and settings.steps > (settings.schedule_steps or settings.steps):
+            self.say(f"warning: train.schedule_steps is {settings.schedule_steps}; beyond it the learning rate is zero")
 
     def _class_weights(self, state: dict[str, Any] | None) -> Tensor | None:
         wish, classes = self.config.train.class_weights, self.train_set.classes
@@ -206,15 +221,17 @@ class Trainer:
             listed = ", ".join(f"{name} {float(value):.2f}" for name, value in zip(classes, weights, strict=True))
             self.say(f"class weights: {listed}")
             return weights
-        if not isinstance(wish, list | tuple) or len(wish) != len(classes):
+        numbers = wish if isinstance(wish, list | tuple) else []
+        usable = all(isinstance(value, int | float) and 0 <= value < float("inf") for value in numbers)
+        if not usable or len(numbers) != len(classes):
             raise UserError(f"train.class_weights is {wish}; give auto, or {len(classes)} numbers, one a class")
-        return torch.tensor([float(value) for value in wish])
+        return torch.tensor([float(value) for value in numbers])
 
 
 def _begin(
     run: RunFolder, config: Config, resume: bool, say: Callable[[str], None]
 ) -> tuple[Config, dict[str, Any] | None]:
-    """The resolved settings, written down, and the state to go on from if there is one."""
+    """The resolved settings, and the state to go on from if there is one."""
     newest = run.newest()
     if newest and not resume:
         raise UserError(f"{run.path} holds a run already; go on with --resume, or choose another --out")
@@ -232,7 +249,6 @@ def _begin(
         run.forget_after(0)  # what ended before its first checkpoint left nothing to go on from
         if resume:
             say(f"{run.path} has no checkpoint yet: starting from the beginning")
-    run.write_config(config)
     return config, state
 
 
@@ -247,11 +263,10 @@ def _create(
         model = checkpoint.build(replace(config, model=replace(config.model, pretrained="none")))
         renewed = checkpoint.start_from(model, config.train.init_from)
         say(f"starting from {config.train.init_from}; fresh: {', '.join(renewed) or 'nothing'}")
-    else:
-        model = checkpoint.build(config)
-    fresh = model.fresh()
+        return model, list(renewed)
+    model = checkpoint.build(config)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, pretrained: {config.model.pretrained}")
-    return model, fresh
+    return model, model.fresh()
 
 
 def _weights_from(dataset: Dataset) -> Tensor:
@@ -267,12 +282,24 @@ def _weights_from(dataset: Dataset) -> Tensor:
 
 
 @contextmanager
+def _ended_workers(interrupted: list[int]) -> Iterator[None]:
+    """A SIGTERM to the whole group ends data workers in the middle of a step, which is then no state to save."""
+    try:
+        yield
+    except RuntimeError as error:
+        if interrupted and "DataLoader worker" in str(error):
+            raise Interrupted("stopped; --resume goes on from the last checkpoint") from None
+        raise
+
+
+@contextmanager
 def _interrupts() -> Iterator[list[int]]:
     """A list that holds the signal once SIGINT or SIGTERM came; a second one acts at once."""
     caught: list[int] = []
 
     def catch(number: int, frame: FrameType | None) -> None:
         caught.append(number)
+        os.write(2, b"stopping after this step; once more stops at once, unsaved\n")
         signal.signal(number, previous[number])
 
     previous: dict[int, Any] = {}

@@ -5,6 +5,7 @@ At every moment, a kill leaves either the old state or the new one. One process 
 
 import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +17,18 @@ from scaleseg.config import Config, merge, to_dict
 from scaleseg.errors import UserError
 
 __all__ = ["RunFolder", "differences"]
+
+_held: set[IO[str]] = set()
+
+
+def _let_go() -> None:
+    """In a forked data worker, which may outlive a killed trainer for seconds and must not hold its lock."""
+    for lock in _held:
+        lock.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class RunFolder:
@@ -38,12 +51,14 @@ class RunFolder:
             lock.close()
             raise UserError(f"another run is writing to {self.path}; wait for it, or choose another --out") from None
         self._lock = lock
+        _held.add(lock)
         for folder in (self.path, self.checkpoints):
             atomic.remove_leftovers(folder)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock:
+            _held.discard(self._lock)
             self._lock.close()
 
     def read_config(self) -> Config:
@@ -65,7 +80,7 @@ class RunFolder:
 
     def newest(self) -> Path | None:
         """The checkpoint with most steps; one that is there is complete."""
-        return max(self.checkpoints.glob("step-*"), key=_step, default=None)
+        return max(self._saved(), key=_step, default=None)
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
@@ -77,7 +92,7 @@ class RunFolder:
 
     def prune(self, keep: int, best: int) -> None:
         """Delete all but the newest `keep` checkpoints and the best."""
-        for folder in sorted(self.checkpoints.glob("step-*"), key=_step)[:-keep]:
+        for folder in sorted(self._saved(), key=_step)[:-keep]:
             if _step(folder) != best:
                 shutil.rmtree(folder.rename(folder.with_name(f"{atomic.MARK}pruned-{folder.name}")), ignore_errors=True)
 
@@ -92,6 +107,10 @@ class RunFolder:
         if path.is_file():
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, step)]
             atomic.write(path, "".join(f"{line}\n" for line in kept))
+
+    def _saved(self) -> list[Path]:
+        """The checkpoints; a copy that somebody named step-5-old is none of ours."""
+        return [path for path in self.checkpoints.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
 
 
 def differences(before: Config, now: Config) -> list[str]:
