@@ -4,15 +4,11 @@ What makes it exact: samples and their variation depend on (seed, epoch, index) 
 checkpoint holds everything else (parameters, optimiser, what was best).
 """
 
-import os
-import signal
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -31,12 +27,9 @@ from scaleseg.training.loading import Batch, batches
 from scaleseg.training.optimizer import create_optimizer, freeze_batch_norm, rate, set_rate
 from scaleseg.training.progress import Progress
 from scaleseg.training.run_folder import RunFolder, differences
+from scaleseg.training.signals import Interrupted, ended_workers, interrupts
 
-__all__ = ["Interrupted", "train"]
-
-
-class Interrupted(Exception):
-    """The user stopped the run; the message says how to go on."""
+__all__ = ["train"]
 
 
 @dataclass
@@ -104,7 +97,7 @@ class Trainer:
             scales=self.model.scales,
         )  # fmt: skip
         saved = time.monotonic()
-        with _interrupts() as interrupted, _ended_workers(interrupted):
+        with interrupts() as interrupted, ended_workers(interrupted):
             for batch in batches(self.train_set, self.config, self.step):
                 losses, lr = self._train_step(batch)
                 self.step += 1
@@ -279,40 +272,6 @@ def _weights_from(dataset: Dataset) -> Tensor:
         present += torch.where(counts > 0, counts.sum(), 0)
     known = len(dataset.classes)
     return class_weights(pixels[:known].tolist(), present[:known].tolist())
-
-
-@contextmanager
-def _ended_workers(interrupted: list[int]) -> Iterator[None]:
-    """A SIGTERM to the whole group ends data workers in the middle of a step, which is then no state to save."""
-    try:
-        yield
-    except RuntimeError as error:
-        if interrupted and "DataLoader worker" in str(error):
-            raise Interrupted("stopped; --resume goes on from the last checkpoint") from None
-        raise
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """A list that holds the signal once SIGINT or SIGTERM came; a second one acts at once."""
-    caught: list[int] = []
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        os.write(2, b"stopping after this step; once more stops at once, unsaved\n")
-        signal.signal(number, previous[number])
-
-    previous: dict[int, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, catch)
-    except ValueError:  # not in the main thread: the caller's signals are the caller's business
-        previous = {}
-    try:
-        yield caught
-    finally:
-        for caught_number, handler in previous.items():
-            signal.signal(caught_number, handler)
 
 
 def _summed(parts: list[Losses]) -> Losses:
