@@ -38,5 +38,5 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:  # a full disk, a folder that may not be read
-        say(f"scaleseg: {error.filename or 'a file'}: {error.strerror or error}", error=True)
+        say(f"scaleseg: {error.filename or 'reading or writing a file'}: {error.strerror or error}", error=True)
         sys.exit(1)
