@@ -3,6 +3,7 @@
 import glob
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ def _named(found: Iterable[tuple[Path, Path]]) -> list[Item]:
     """The stem, with the suffix where two files share it, with a number where even that is not enough."""
     pairs = list(found)
     stems = [relative.with_suffix("").as_posix() for _, relative in pairs]
-    shared = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+    shared = {stem for stem, times in Counter(stems).items() if times > 1}
     taken: set[str] = set(stems) - shared
     items = []
     for (source, relative), stem in zip(pairs, stems, strict=True):

@@ -56,7 +56,7 @@ def check(
     from scaleseg.data_check import check as read_all
 
     config = _settings(what, overrides or [])
-    with bar("reading", 0) as advance:
+    with bar("reading", None) as advance:
         report = read_all(config, lambda name, done, total: advance())
     for split in report.splits:
         _print_split(split)

@@ -13,8 +13,8 @@ def say(line: str, *, error: bool = False) -> None:
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A function that counts one more as done; the bar is on stderr, so that stdout stays clean."""
+def bar(title: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A function that counts one more as done, on stderr; without `total` the bar only counts."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

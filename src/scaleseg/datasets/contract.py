@@ -36,16 +36,12 @@ class Subset:
     def __init__(self, whole: Dataset, indices: Sequence[int]) -> None:
         self.whole = whole
         self.indices = list(indices)
+        self.names = [whole.names[index] for index in self.indices]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The whole dataset's."""
         return self.whole.classes
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Of these pairs."""
-        return [self.whole.names[index] for index in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
