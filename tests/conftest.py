@@ -31,7 +31,11 @@ def draw_pair(index: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six pairs in images/ and masks/: PNG, so that the pixels are known."""
-    root = tmp_path / "photographs"
+    return write_folder(tmp_path / "photographs")
+
+
+def write_folder(root: Path) -> Path:
+    """What the fixture `folder` holds."""
     for part in ("images", "masks"):
         (root / part).mkdir(parents=True)
     for index in range(PHOTOGRAPHS):

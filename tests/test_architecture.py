@@ -16,12 +16,12 @@ ROOT = Path(scaleseg.__file__).parent
 FLOORS = (
     {"errors"},  # the ground: UserError may be raised from everywhere
     {"geometry", "config", "atomic", "devices"},
-    {"segmenters", "fusion", "loss", "metrics", "transforms", "images", "refine", "caffe"},
+    {"segmenters", "fusion", "loss", "metrics", "transforms", "images", "refine", "caffe", "download"},
     {"model", "datasets", "recipes", "engines"},
     {"segmentation", "checkpoint", "data_check"},
-    {"evaluation"},
+    {"evaluation", "hub"},
     {"training", "export", "batch"},
-    {"ablate", "report", "server", "demo", "benchmark"},
+    {"ablate", "report", "server", "demo", "benchmark", "doctor"},
     {"cli"},
     {"__main__"},
 )

@@ -66,7 +66,7 @@ def ids_of(path: Path) -> np.ndarray:
         return np.array(image)
 
 
-VERBS = [[], ["train"], ["evaluate"], ["predict"], ["demo"], ["list"], ["data", "init"], ["data", "check"]]
+VERBS = [[], ["train"], ["evaluate"], ["predict"], ["demo"], ["list"], ["doctor"], ["data", "init"], ["data", "check"]]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -307,3 +307,25 @@ def test_a_device_that_is_not_there_is_a_users_mistake(call, saved: Path, folder
         ended = call("predict", saved, folder / "images", "--out", tmp_path / "out", "--device", name)
         assert ended.code == 1
         assert repr(name) in ended.err
+
+
+def test_doctor_ends_well_where_all_is_well(call) -> None:
+    ended = call("doctor")
+    assert ended.code == 0, ended.out
+    assert ended.out.strip().splitlines()[-1] == "nothing found that would stop scaleseg"
+
+
+def test_doctors_json_is_all_there_is_on_stdout_and_a_problem_ends_with_1(
+    call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)  # an import of it fails
+    ended = call("doctor", "--json")
+    assert "safetensors" in json.loads(ended.out)["problems"][0]
+    assert ended.code == 1
+
+
+def test_doctor_says_each_problem_on_a_line(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    ended = call("doctor")
+    assert ended.code == 1
+    assert ended.out.strip().splitlines()[-1].startswith("problem: safetensors")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from scaleseg import atomic
+from scaleseg.devices import explained
 from scaleseg.errors import UserError, choose
 from scaleseg.images import IMAGE_SUFFIXES
 from scaleseg.model import ScaleAware
@@ -79,15 +79,11 @@ def segment_files(
     for item in items:
         problem = None
         try:
-            _write(segment(model, item.source, precision=precision), out, item.name, wanted)
+            with explained(model.mean.device, f"shrink {item.source}, or choose another --device"):  # drawing, too
+                _write(segment(model, item.source, precision=precision), out, item.name, wanted)
             done.append(item)
         except UserError as error:
             problem = str(error)
-        except (MemoryError, RuntimeError) as error:  # the CPU's allocator raises a plain RuntimeError
-            known = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-            if not known:
-                raise
-            problem = f"{item.source} needs more memory than there is; shrink it, or choose another --device"
         if problem:
             failed.append((item, problem))
         if report:

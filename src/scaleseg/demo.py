@@ -20,7 +20,7 @@ from PIL import Image
 
 from scaleseg import atomic
 from scaleseg.checkpoint import load
-from scaleseg.devices import choose_device, describe
+from scaleseg.devices import choose_device, describe, place
 from scaleseg.errors import UserError
 from scaleseg.images import draw_weights, palette
 from scaleseg.segmentation import Segmentation, segment
@@ -84,9 +84,9 @@ def demo(
     """
     render = _template()
     photos = _named(images) if images else _bundled()
-    place = choose_device(device)
-    network = load(model).to(place)
-    say(f"model {model} on {describe(place)}")
+    where = choose_device(device)
+    network = place(load(model), where)
+    say(f"model {model} on {describe(where)}")
     shown, results = [], {}
     for name, path in photos.items():
         result = segment(network, path)

@@ -1,18 +1,20 @@
 """Measuring a model on labelled photographs: each at its own resolution, one at a time, one confusion matrix over all."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from scaleseg.datasets import Dataset
+from scaleseg.devices import explained
 from scaleseg.errors import UserError, as_raised
+from scaleseg.geometry import IGNORE
 from scaleseg.metrics import Confusion, Metrics
 from scaleseg.model import ScaleAware
 from scaleseg.segmentation import predict
 
-__all__ = ["evaluate"]
+__all__ = ["Counts", "count", "evaluate"]
 
 
 def evaluate(
@@ -24,6 +26,43 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
     """mIoU and its kin, with the mIoU of each scale's own scores beside the merged. Published figures use float32."""
+    metrics = count(model, dataset, precision=precision, workers=workers, progress=progress).metrics()
+    if not metrics.pixels:
+        raise UserError(
+            f"the {len(dataset)} photographs have no labelled pixel (all void, {IGNORE}), so there is nothing to measure; "
+            "look at the masks with scaleseg data check"
+        )
+    return metrics
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Hits and misses of the merged scores and of each scale's own; those of parts of a dataset can be added up."""
+
+    fused: Confusion
+    per_scale: dict[str, Confusion]
+    classes: tuple[str, ...]
+
+    @property
+    def all(self) -> list[Confusion]:
+        """Every confusion matrix."""
+        return [self.fused, *self.per_scale.values()]
+
+    def metrics(self) -> Metrics:
+        """The figures."""
+        each = {scale: confusion.metrics(self.classes).mIoU for scale, confusion in self.per_scale.items()}
+        return replace(self.fused.metrics(self.classes), per_scale=each)
+
+
+def count(
+    model: ScaleAware,
+    dataset: Dataset,
+    *,
+    precision: str = "float32",
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Counts:
+    """What `evaluate` reads its figures off."""
     if len(dataset.classes) != len(model.classes):
         raise UserError(
             f"the model has {len(model.classes)} classes ({', '.join(model.classes[:8])}), the data "
@@ -34,18 +73,18 @@ def evaluate(
             f"the data's classes are in another order ({', '.join(dataset.classes[:8])}) than the model's "
             f"({', '.join(model.classes[:8])}); give data.classes in the model's order, with data.label_map"
         )
-    fused = Confusion(len(model.classes))
-    scales = [Confusion(len(model.classes)) for _ in model.scales]
+    per_scale = {f"{scale:g}": Confusion(len(model.classes)) for scale in model.scales}
+    counts = Counts(Confusion(len(model.classes)), per_scale, model.classes)
     for done, (image, labels) in enumerate(_pairs(dataset, workers), start=1):
-        prediction = predict(model, image, precision=precision)
-        truth = labels.numpy()
-        fused.add(truth, prediction.at()[0].argmax(dim=0).cpu().numpy())
-        for confusion, scores in zip(scales, prediction.per_scale, strict=True):
-            confusion.add(truth, prediction.grid.to_image(scores)[0].argmax(dim=0).cpu().numpy())
+        with explained(model.mean.device, f"shrink {dataset.names[done - 1]}, or choose another --device"):
+            prediction = predict(model, image, precision=precision)
+            truth = labels.numpy()
+            counts.fused.add(truth, prediction.at()[0].argmax(dim=0).cpu().numpy())
+            for confusion, scores in zip(per_scale.values(), prediction.per_scale, strict=True):
+                confusion.add(truth, prediction.grid.to_image(scores)[0].argmax(dim=0).cpu().numpy())
         if progress:
             progress(done, len(dataset))
-    each = {f"{scale:g}": c.metrics(model.classes).mIoU for scale, c in zip(model.scales, scales, strict=True)}
-    return replace(fused.metrics(model.classes), per_scale=each)
+    return counts
 
 
 def _pairs(dataset: Dataset, workers: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from scaleseg.devices import autocast, choose_precision
+from scaleseg.devices import autocast, choose_precision, explained, memory_format
 from scaleseg.images import draw_overlay, draw_weights, label_image, read, to_tensor
 from scaleseg.model import Prediction, ScaleAware
 
@@ -55,21 +55,28 @@ def segment(model: ScaleAware, image: Input, *, precision: str = "auto") -> Segm
     """Segment a path, a PIL image, an (H, W, 3) or (H, W) uint8 array or a (3, H, W) uint8 tensor.
 
     `precision` is `auto` (bf16 where it was measured to help), `float32` or `bf16`. Raises UserError for a file that
-    cannot be read, ValueError for an array that is no uint8 image.
+    cannot be read or an image too large for the device, ValueError for an array that is no uint8 image.
     """
-    pixels = _pixels(image)
-    prediction = predict(model, pixels, precision=precision)
-    labels = prediction.at()[0].argmax(dim=0).to(torch.uint8)
-    weights = _chosen_weights(prediction, labels)
-    return Segmentation(pixels, labels.cpu(), weights.cpu(), model.classes, model.scales)
+    name = image if isinstance(image, str | Path) else "the image"
+    with explained(model.mean.device, f"shrink {name}, or choose another --device"):
+        pixels = _pixels(image)
+        prediction = _predict(model, pixels, precision)
+        labels = prediction.at()[0].argmax(dim=0).to(torch.uint8)
+        weights = _chosen_weights(prediction, labels)
+        return Segmentation(pixels, labels.cpu(), weights.cpu(), model.classes, model.scales)
+
+
+def predict(model: ScaleAware, image: UInt8[Tensor, "3 H W"], *, precision: str = "auto") -> Prediction:
+    """The model's prediction, in float32, of one RGB image, on the model's device; UserError if it is too large there."""
+    with explained(model.mean.device, "shrink the image, or choose another --device"):
+        return _predict(model, image, precision)
 
 
 @torch.inference_mode()
-def predict(model: ScaleAware, image: UInt8[Tensor, "3 H W"], *, precision: str = "auto") -> Prediction:
-    """The model's prediction, in float32, of one RGB image, on the model's device."""
+def _predict(model: ScaleAware, image: Tensor, precision: str) -> Prediction:
     was_training, device = model.training, model.mean.device
     chosen = choose_precision(precision, device, helps=model.segmenter.bf16_helps)
-    batch = (image.to(device).float() / 255)[None].contiguous(memory_format=torch.channels_last)
+    batch = (image.to(device).float() / 255)[None].contiguous(memory_format=memory_format(device))
     model.eval()
     try:
         with autocast(device, chosen):

@@ -1,5 +1,6 @@
-"""demo, list."""
+"""demo, list, doctor."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ def add_to(app: typer.Typer) -> None:
     """Hang these verbs on the app."""
     app.command(epilog="Try: scaleseg demo --out scaleseg-demo")(demo)
     app.command(name="list", epilog="Try: scaleseg list")(list_names)
+    app.command(epilog="Try: scaleseg doctor --json > doctor.json")(doctor)
 
 
 def demo(
@@ -48,3 +50,24 @@ def list_names() -> None:
         ("bundled models", list_bundled()),
     ):
         say(f"{title:<15} {', '.join(names) or '-'}")
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
+) -> None:
+    """Tell what this machine can do: devices and their speed, memory, extras; exit code 1 if scaleseg cannot work."""
+    from scaleseg.doctor import examine
+
+    report = examine()
+    if as_json:
+        say(json.dumps(report.to_dict()))
+    else:
+        for line in report.lines:
+            say(line)
+        for kind, found in (("warning", report.warnings), ("problem", report.problems)):
+            for line in found:
+                say(f"{kind}: {line}")
+        if not report.problems:
+            say("nothing found that would stop scaleseg")
+    if report.problems:
+        raise typer.Exit(1)

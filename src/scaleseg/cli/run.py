@@ -1,6 +1,7 @@
 """train, evaluate, predict."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ __all__ = ["add_to"]
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value, such as train.steps=100.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, or the name of a bundled model.")]
+Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a bundled name, or a Hub id.")]
 Precision = Annotated[str, typer.Option(help="float32, bf16 or auto (bf16 where it was measured to help).")]
 
 
@@ -34,7 +35,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, to the same bits.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Train a model; a killed run goes on with --resume."""
+    """Train a model; a killed run goes on with --resume. Many GPUs: torchrun --nproc-per-node N -m scaleseg train ..."""
     from scaleseg.recipes import load_recipe
     from scaleseg.training import Interrupted
     from scaleseg.training import train as run
@@ -44,7 +45,8 @@ def train(
     except Interrupted as stop:
         say(f"scaleseg: {stop}")
         raise typer.Exit(130) from None
-    say(f"done: {folder} (also {out}/last); next: scaleseg evaluate {out}/best data.val=...")
+    if os.environ.get("RANK", "0") == "0":  # of many processes the first speaks
+        say(f"done: {folder} (also {out}/last); next: scaleseg evaluate {out}/best data.val=...")
 
 
 def evaluate(
@@ -61,14 +63,14 @@ def evaluate(
     from scaleseg.checkpoint import load, locate, read_config
     from scaleseg.config import to_dict
     from scaleseg.datasets import open_evaluation
-    from scaleseg.devices import choose_device, describe
+    from scaleseg.devices import choose_device, describe, place
     from scaleseg.evaluation import evaluate as measure
     from scaleseg.recipes import override
 
     config = override(to_dict(read_config(locate(checkpoint))), overrides or [])
     measured = open_evaluation(config.data)
     where = choose_device(device)
-    model = load(checkpoint, config.model).to(where)
+    model = place(load(checkpoint, config.model), where)
     say(f"{measured.note}; {describe(where)}, {precision}")
     with bar("evaluating", len(measured.dataset)) as advance:
         metrics = measure(model, measured.dataset, precision=precision, progress=lambda done, total: advance())
@@ -97,11 +99,11 @@ def predict(
     """Segment photographs: masks, overlays, and which scale was believed where."""
     from scaleseg.batch import Item, find_images, segment_files
     from scaleseg.checkpoint import load
-    from scaleseg.devices import choose_device, choose_precision, describe
+    from scaleseg.devices import choose_device, choose_precision, describe, place
 
     items = find_images(inputs, out)
     where = choose_device(device)
-    model = load(checkpoint).to(where)
+    model = place(load(checkpoint), where)
     exact = choose_precision(precision, where, helps=model.segmenter.bf16_helps)
     say(f"{len(items)} images, {describe(where)}, {exact}")
     with bar("predicting", len(items)) as advance:

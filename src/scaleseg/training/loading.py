@@ -26,24 +26,27 @@ class Batch(NamedTuple):
 
 
 class Stream(Sampler[tuple[int, int]]):
-    """(epoch, index) of every sample from step `start` to step `stop`: each epoch is a permutation drawn from the seed."""
+    """(epoch, index) of every sample from step `start` to step `stop`: each epoch is a permutation drawn from the seed.
 
-    def __init__(self, size: int, seed: int, batch: int, start: int, stop: int) -> None:
-        self.size, self.seed = size, seed
-        self.first, self.last = start * batch, stop * batch
+    `share` is the part of each batch that this process works on; the stream of all of them is the same for any number.
+    """
+
+    def __init__(self, size: int, seed: int, batch: int, start: int, stop: int, share: slice = slice(None)) -> None:
+        self.size, self.seed, self.batch = size, seed, batch
+        self.steps = range(start, stop)
+        self.places = range(batch)[share]
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return len(self.steps) * len(self.places)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, place = divmod(self.first, self.size)
-        for _ in range(len(self)):
-            if place == self.size:
-                epoch, place = epoch + 1, 0
-            if place == 0 or epoch != getattr(self, "_epoch", None):
-                self._epoch, self._order = epoch, self._permutation(epoch)
-            yield epoch, self._order[place]
-            place += 1
+        drawn, order = -1, [0]
+        for step in self.steps:
+            for place in self.places:
+                epoch, index = divmod(step * self.batch + place, self.size)
+                if epoch != drawn:
+                    drawn, order = epoch, self._permutation(epoch)
+                yield epoch, order[index]
 
     def _permutation(self, epoch: int) -> list[int]:
         order: list[int] = torch.randperm(self.size, generator=sample_generator(self.seed, epoch, -1)).tolist()
@@ -66,16 +69,16 @@ class _Varied:
         return *varied, self.dataset.names[index]
 
 
-def batches(dataset: Dataset, config: Config, start: int) -> Iterator[Batch]:
-    """The batches of steps `start` to `train.steps`."""
+def batches(dataset: Dataset, config: Config, start: int, share: slice = slice(None)) -> Iterator[Batch]:
+    """The batches of steps `start` to `train.steps`; of each the `share` that is this process's."""
     data, settings = config.data, config.train
     augment = Augment(data.crop, data.mirror, data.random_scale, data.colour_jitter)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
         loader: DataLoader[Batch] = DataLoader(
             _Varied(dataset, augment, settings.seed),  # type: ignore[arg-type]
-            batch_size=settings.batch,
-            sampler=Stream(len(dataset), settings.seed, settings.batch, start, settings.steps),
+            batch_size=len(range(settings.batch)[share]),
+            sampler=Stream(len(dataset), settings.seed, settings.batch, start, settings.steps, share),
             num_workers=data.workers,
             worker_init_fn=_ignore_interrupts if data.workers else None,
             collate_fn=_collate,

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,23 +20,24 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Times the steps and reports every `every`."""
+    """Times the steps and reports every `every`; without a run's folder it writes nothing."""
 
     def __init__(
         self,
-        run: RunFolder,
+        run: RunFolder | None,
         say: Callable[[str], None],
         *,
         steps: int,
         batch: int,
         every: int,
         scales: tuple[float, ...],
+        device: torch.device,
     ) -> None:
-        self.run, self.say = run, say
+        self.run, self.say, self.device = run, say, device
         self.steps, self.batch, self.every, self.scales = steps, batch, every, scales
         self._since = self._begun = time.monotonic()
         self._counted = self._done = 0
-        self._board = _board(run.path)
+        self._board = _board(run.path) if run else None
 
     def step(self, step: int, losses: Losses, lr: float) -> None:
         """After each step, counted from 1."""
@@ -52,20 +53,20 @@ class Progress:
         total, fused = float(losses.total), float(losses.fused)
         record = {
             "step": step, "loss": total, "loss_fused": fused, "loss_per_scale": per_scale,
-            "lr": lr, "images_per_s": round(speed, 3), "memory_gb": round(_memory(), 3),
+            "lr": lr, "images_per_s": round(speed, 3), "memory_gb": round(_memory(self.device), 3),
         }  # fmt: skip
-        self.run.append(record)
+        self._append(record)
         self._plot(step, {"loss/total": total, "loss/fused": fused, "lr": lr})
         self._plot(step, {f"loss/{scale}": loss for scale, loss in per_scale.items()})
         listed = "".join(f" {scale}:{loss:.3f}" for scale, loss in per_scale.items())
         self.say(
             f"step {step}/{self.steps}  loss {total:.3f}  fused {fused:.3f}{listed}  "
-            f"lr {lr:.2e}  {speed:.1f} images/s  {_clock(left)} left  {_memory():.1f} GB"
+            f"lr {lr:.2e}  {speed:.1f} images/s  {_clock(left)} left  {_memory(self.device):.1f} GB"
         )
 
     def validated(self, step: int, metrics: Metrics, best: bool) -> None:
         """After each measurement of the development split."""
-        self.run.append({"step": step, "dev": metrics.to_dict()})
+        self._append({"step": step, "dev": metrics.to_dict()})
         self._plot(step, {"dev/mIoU": metrics.mIoU})
         each = "  ".join(f"{scale}: {100 * value:.2f}" for scale, value in metrics.per_scale.items())
         self.say(f"step {step}  dev mIoU {100 * metrics.mIoU:.2f} %  (scales {each}){'  best so far' if best else ''}")
@@ -76,6 +77,10 @@ class Progress:
         paused = time.monotonic() - self._since
         if not self._counted:
             self._since += paused
+
+    def _append(self, record: dict[str, Any]) -> None:
+        if self.run:
+            self.run.append(record)
 
     def _plot(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items() if self._board else ():
@@ -96,10 +101,10 @@ def _board(folder: Path) -> "SummaryWriter | None":
     return SummaryWriter(str(folder / "tensorboard"))
 
 
-def _memory() -> float:
-    """Most memory used so far, in GB: of the GPU if there is one, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
+def _memory(device: torch.device) -> float:
+    """Most memory used so far, in GB: of the GPU that is used, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)
 

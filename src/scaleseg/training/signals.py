@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupted", "ended_workers", "interrupts"]
+__all__ = ["GO_ON", "Interrupted", "ended_workers", "interrupts"]
+
+GO_ON = "the same command with --resume goes on"
 
 
 class Interrupted(Exception):
@@ -21,19 +23,27 @@ def ended_workers(interrupted: list[int]) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if interrupted and "DataLoader worker" in str(error):
-            raise Interrupted("stopped; --resume goes on from the last checkpoint") from None
+            raise Interrupted(f"stopped in the middle of a step; {GO_ON} from the last checkpoint") from None
         raise
 
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """A list that holds the signal once SIGINT or SIGTERM came; a second one acts at once."""
+    """A list that holds the signal once SIGINT or SIGTERM came; a second one acts at once.
+
+    Under torchrun a second one does nothing: torchrun itself sends one to all, and ends who takes longer than it waits.
+    """
     caught: list[int] = []
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
 
     def catch(number: int, frame: FrameType | None) -> None:
+        if not caught and os.environ.get("RANK", "0") == "0":
+            os.write(
+                2, b"stopping after this step" + (b"\n" if under_torchrun else b"; once more stops at once, unsaved\n")
+            )
         caught.append(number)
-        os.write(2, b"stopping after this step; once more stops at once, unsaved\n")
-        signal.signal(number, previous[number])
+        if not under_torchrun:
+            signal.signal(number, previous[number])
 
     previous: dict[int, Any] = {}
     try:

@@ -1,0 +1,135 @@
+"""Training runs of one or more processes for tests, forked from a server that has imported everything: no start-up time."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scaleseg.config import merge
+from scaleseg.errors import UserError
+from scaleseg.training import Interrupted, loop, train
+
+__all__ = ["Ended", "Job", "World", "run"]
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch._dynamo", "scaleseg.training.loop"])  # an optimiser imports dynamo, for seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run: its settings as a dictionary, its folder, and who is to die when (rank, step), if anybody."""
+
+    settings: dict[str, Any]
+    folder: Path
+    resume: bool = False
+    dies: tuple[int, int] | None = None
+    others: tuple[dict[str, Any], ...] = ()
+    """Settings of the second, third ... process where they are not the first's."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a process left."""
+
+    code: int
+    output: str
+
+
+class World:
+    """The processes of one run, as torchrun would start them."""
+
+    def __init__(self, job: Job, count: int = 1) -> None:
+        self.logs = [job.folder.with_name(f"{job.folder.name}.{rank}.log") for rank in range(count)]
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        port = _free_port()
+        self.processes: list[BaseProcess] = [
+            CONTEXT.Process(target=_work, args=(job, rank, count, port, self.logs[rank]), daemon=False)
+            for rank in range(count)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def kill(self, rank: int, number: int = signal.SIGKILL) -> None:
+        """Send a signal to one of them."""
+        pid = self.processes[rank].pid
+        assert pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def wait(self, seconds: float = 60) -> list[Ended]:
+        """Until all have ended; who has not by then is killed and has code -9."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        ended = [
+            Ended(process.exitcode or 0, log.read_text(encoding="utf-8") if log.exists() else "")
+            for process, log in zip(self.processes, self.logs, strict=True)
+        ]
+        for process in self.processes:
+            process.close()
+        return ended
+
+
+def run(job: Job, count: int = 1, seconds: float = 60) -> list[Ended]:
+    """Start and wait."""
+    return World(job, count).wait(seconds)
+
+
+def _work(job: Job, rank: int, count: int, port: int, log: Path) -> None:
+    """In the new process: what the verb `train` does, its words in a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8")
+    torch.set_num_threads(1)
+    if count > 1:
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        )
+    if job.dies and job.dies[0] == rank:
+        _die_at(job.dies[1])
+    settings: Sequence[dict[str, Any]] = (job.settings, *job.others)
+    code = 0
+    try:
+        train(merge(settings[min(rank, len(settings) - 1)]), job.folder, resume=job.resume, device="cpu", say=print)
+    except UserError as error:
+        print(f"scaleseg: {error}")
+        code = 1
+    except Interrupted as stop:
+        print(f"scaleseg: {stop}")
+        code = 130
+    sys.exit(code)
+
+
+def _die_at(step: int) -> None:
+    """SIGKILL in the middle of a step, counted from 1: the others are in it too, or wait for it."""
+    real, calls = loop.count_valid, 0
+
+    def count_valid(*arguments: Any, **options: Any) -> list[int]:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+
+    loop.count_valid = count_valid
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
