@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := MPLBACKEND=Agg PYTHONUNBUFFERED=1 $(BIN)
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo test lint types tests torture docs clean
 
 demo: .venv/demo.stamp
 	$(RUN)/scaleseg demo --out scaleseg-demo
@@ -21,6 +21,16 @@ tests: .venv/dev.stamp
 	rm -f .coverage .coverage.*
 	$(RUN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term -q
 
+docs: .venv/docs.stamp
+	$(BIN)/python docs/generate.py
+	rm -rf site
+	$(BIN)/zensical build --strict --clean
+
+# Not part of `make test`: 200 kills, 5,000 damaged files, every full disk, a hundred Ctrl-C a verb. Up to an hour.
+torture: .venv/dev.stamp
+	SCALESEG_TORTURE=long OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadgroup -q \
+		tests/test_torture.py tests/test_torture_kills.py tests/test_bad_input.py
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
@@ -33,5 +43,9 @@ tests: .venv/dev.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@ .venv/demo.stamp
 
+.venv/docs.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .coverage .coverage.* scaleseg-demo
+	rm -rf .venv .cache site .mypy_cache .ruff_cache .coverage .coverage.* scaleseg-demo

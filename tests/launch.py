@@ -22,7 +22,7 @@ from scaleseg.training import Interrupted, loop, train
 __all__ = ["Ended", "Job", "World", "run"]
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch._dynamo", "scaleseg.training.loop"])  # an optimiser imports dynamo, for seconds
+CONTEXT.set_forkserver_preload(["torch._dynamo", "torch.utils.tensorboard", "scaleseg.training.loop"])
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Job:
     dies: tuple[int, int] | None = None
     others: tuple[dict[str, Any], ...] = ()
     """Settings of the second, third ... process where they are not the first's."""
+    elsewhere: Path | None = None
+    """The folder as the others see it, on a machine that does not share the first's."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ def _work(job: Job, rank: int, count: int, port: int, log: Path) -> None:
     settings: Sequence[dict[str, Any]] = (job.settings, *job.others)
     code = 0
     try:
-        train(merge(settings[min(rank, len(settings) - 1)]), job.folder, resume=job.resume, device="cpu", say=print)
+        folder = job.elsewhere if rank and job.elsewhere else job.folder
+        train(merge(settings[min(rank, len(settings) - 1)]), folder, resume=job.resume, device="cpu", say=print)
     except UserError as error:
         print(f"scaleseg: {error}")
         code = 1

@@ -273,6 +273,11 @@ def test_a_name_that_means_nothing_lists_the_bundled_models() -> None:
         load("nowhere")
 
 
+def test_a_name_longer_than_names_can_be_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="cannot be looked up"):
+        locate("x" * 5000)
+
+
 def other_model(classes: tuple[str, ...] = CLASSES, **options: object) -> ScaleAware:
     settings = {"fusion": "attention", "scales": (1.0, 0.5), "attention_width": 8, "pretrained": "none", **options}
     inner = settings.pop("options", {"width": 4, "num_features": 8})

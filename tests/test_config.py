@@ -194,3 +194,35 @@ def test_choose_guesses_nothing_far_off() -> None:
 def test_choose_copes_with_nothing_to_choose() -> None:
     with pytest.raises(UserError, match="there are none"):
         choose("fusion", "max", ())
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("model", "scales", [[0.5], 1.0]),
+        ("model", "scales", [{"a": 1}]),
+        ("model", "scales", [10**400]),
+        ("data", "random_scale", [[0.5], [1.0]]),
+        ("data", "classes", [["a"], "b"]),
+        ("data", "label_map", {0: {"a": 1}}),
+        ("data", "label_map", {0: [1]}),
+        ("data", "train", b"a"),
+        ("train", "class_weights", [1, b"a"]),
+    ],
+)
+def test_an_item_of_a_wrong_type_is_a_user_error(section: str, key: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"^{section}\.{key}"):
+        merge({section: {key: value}})
+
+
+def test_ids_of_a_label_map_may_be_written_as_text() -> None:
+    """As YAML's quotes leave them; omegaconf's warning of it would be an error here."""
+    assert merge({"data": {"label_map": {0: "0", 7: "1"}}}).data.label_map == {0: 0, 7: 1}
+
+
+def test_settings_nested_without_end_are_refused_before_anything_recurses() -> None:
+    value: object = 1
+    for _ in range(900):
+        value = [value]
+    with pytest.raises(UserError, match=r"^data\.train.* is nested more than 20 deep"):
+        merge({"data": {"train": value}})

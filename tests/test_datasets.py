@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from conftest import CLASSES, PHOTOGRAPHS, draw_pair
 from scaleseg.config import DataConfig
+from scaleseg.data_check import describe_folder
 from scaleseg.datasets import Subset, list_datasets, open_evaluation, open_training
 from scaleseg.datasets.archive import Archive
 from scaleseg.datasets.folder import Folder
@@ -401,3 +403,48 @@ def test_voc_is_opened_from_the_settings(voc: Path) -> None:
 def test_voc_without_a_root_says_what_to_give() -> None:
     with pytest.raises(UserError, match=r"data\.root is not set"):
         open_training(DataConfig(dataset="voc"))
+
+
+def test_a_bomb_is_unpacked_no_further_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LZMA gives back whatever a bite unpacks to: 22 kB here would be 150 MB at once."""
+    monkeypatch.setattr("scaleseg.datasets.archive.MAX_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("images/a.png", bytes(150_000_000))
+    opened = Archive(tmp_path / "a.zip")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="unpacks to more than"):
+            opened.read("images/a.png")
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_newline_in_a_zips_name_does_not_tear_a_message(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("images/a\nb.png", b"")
+    assert Archive(tmp_path / "a.zip").label("images/a\nb.png").endswith(r"a.zip:images/a\nb.png")
+
+
+def test_a_list_of_ids_that_is_no_text_is_a_user_error(folder: Path, voc: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as text"):
+        open_training(DataConfig(train=str(folder), classes=CLASSES, dev=str(tmp_path / "ids")))
+    (voc / "VOC2012/ImageSets/Segmentation/bad.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as text"):
+        VOC(voc, "bad")
+
+
+def test_too_little_memory_for_a_pair_is_a_user_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Folder, index: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Folder, "read_ids", fail)
+    with pytest.raises(UserError, match=r"p0\.png has more pixels than memory holds; shrink it"):
+        Folder([str(folder)], CLASSES, {})[0]
+
+
+def test_class_names_that_are_no_text_are_a_user_error(folder: Path) -> None:
+    (folder / "classes.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"classes\.txt cannot be read as text"):
+        describe_folder(folder)

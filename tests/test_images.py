@@ -2,6 +2,9 @@
 
 import io
 import struct
+import subprocess
+import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -306,3 +309,56 @@ def test_a_picture_that_was_opened_but_never_decoded_is_the_users_mistake_if_it_
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:1000])
     with Image.open(tmp_path / "cut.png") as opened, pytest.raises(UserError, match="damaged or cut short"):
         to_tensor(opened)
+
+
+def test_damaged_metadata_of_a_whole_picture_is_left_out_without_a_warning() -> None:
+    """A directory of EXIF that claims an entry and ends: Pillow would warn; warnings are errors here."""
+    cut = b"Exif\0\0MM\0*\0\0\0\x08\0\x01"
+    assert np.array_equal(channels_last(encoded(Image.fromarray(PHOTO), exif=cut)), PHOTO)
+
+
+def test_a_decoder_that_fails_in_its_own_way_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise struct.error("unpack requires a buffer of 4 bytes")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(
+        UserError, match=r"^photo cannot be decoded \(unpack requires a buffer of 4 bytes\); it is damaged"
+    ):
+        channels_last(encoded(Image.fromarray(PHOTO)))
+
+
+def test_too_little_memory_for_a_picture_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(UserError, match=r"^photo has more pixels than memory holds; shrink it$"):
+        channels_last(encoded(Image.fromarray(PHOTO)))
+
+
+def test_reading_takes_little_more_memory_than_the_picture() -> None:
+    """One copy beside numpy's view of Pillow's memory, which itself tracemalloc does not see."""
+    content = encoded(Image.new("RGB", (2000, 1000)))
+    tracemalloc.start()
+    try:
+        read(content, "photo")
+        assert tracemalloc.get_traced_memory()[1] < 2.2 * 2000 * 1000 * 3
+    finally:
+        tracemalloc.stop()
+
+
+def test_pillow_says_nothing_of_its_own_about_damage(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where nobody set up logging, Python prints what a library logs; a process of its own has nothing set up."""
+    code = "import logging, scaleseg.images; logging.getLogger('PIL.TiffImagePlugin').error('More samples per pixel')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM"])
+def test_a_file_of_another_kind_is_refused_whatever_it_is_called(kind: str, tmp_path: Path) -> None:
+    """Pillow would start Ghostscript for PostScript."""
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(Image.fromarray(PHOTO), kind))
+    with pytest.raises(UserError, match="is no image that can be read; give"):
+        read(path)

@@ -1,5 +1,7 @@
 """The model: any size, any scales, its own normalisation, one kind of answer."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -232,6 +234,36 @@ def test_given_classes_need_no_number():
 def test_a_wrong_number_of_classes_is_the_users_error(wish):
     with pytest.raises(UserError, match="give from 1 to 255 classes"):
         create_model("small", pretrained="none", **wish)
+
+
+def test_the_settings_build_the_same_model_again():
+    settings = small((1.0, 0.5), "attention").settings
+    again = create_model(num_classes=3, **asdict(settings))
+    assert again.settings == settings
+    shapes = [
+        {name: tensor.shape for name, tensor in model.state_dict().items()} for model in (again, small((1.0, 0.5)))
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_the_settings_do_not_follow_the_dictionary_they_were_given_in():
+    options = {"width": 4, "num_features": 8}
+    model = create_model("small", num_classes=2, pretrained="none", options=options)
+    options["width"] = 99
+    assert model.settings.options == {"width": 4, "num_features": 8}
+
+
+def test_the_settings_do_not_hold_where_the_parameters_came_from(tmp_path):
+    path = tmp_path / "parameters.pt"
+    parameters = small().segmenter.state_dict()
+    torch.save({name: tensor for name, tensor in parameters.items() if not name.startswith("head.")}, path)
+    options = {"width": 4, "num_features": 8}
+    model = create_model("small", num_classes=3, pretrained=str(path), options=options)
+    assert model.settings.pretrained == "none"
+
+
+def test_a_model_put_together_by_hand_has_no_settings():
+    assert ScaleAware(Echo(CAFFE), Average(), (1.0,), ("b", "g", "r")).settings is None
 
 
 @pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -0.5)])

@@ -150,6 +150,14 @@ def test_other_photographs_on_another_machine_are_refused(shared_folder: Path, t
     assert "scaleseg: the processes have different training photographs" in ended[0].output
 
 
+def test_a_resume_from_a_folder_that_only_one_machine_sees_is_refused(shared_folder: Path, tmp_path: Path) -> None:
+    config = settings(shared_folder, steps=3)
+    run(Job(config, tmp_path / "run"), 2)
+    ended = run(Job(config, tmp_path / "run", resume=True, elsewhere=tmp_path / "other"), 2)
+    assert [process.code for process in ended] == [1, 1]
+    assert "different checkpoints; --out must be a folder that every machine sees" in ended[0].output
+
+
 def test_a_photograph_that_only_one_process_cannot_read_ends_all(tmp_path: Path) -> None:
     broken = write_folder(tmp_path / "broken")
     (broken / "images" / "p3.png").write_bytes(b"broken")

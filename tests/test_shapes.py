@@ -90,3 +90,9 @@ def test_the_splits_are_as_long_as_asked() -> None:
 def test_a_count_that_is_none_is_refused(count: object) -> None:
     with pytest.raises(UserError, match="how many scenes"):
         open_split(DataConfig(dataset="shapes", train=count), "train")
+
+
+@pytest.mark.parametrize("count", [10**12, "9" * 5000])
+def test_more_scenes_than_have_names_in_memory_are_refused(count: object) -> None:
+    with pytest.raises(UserError, match="from 1 to 10,000,000"):
+        open_split(DataConfig(dataset="shapes", train=count), "train")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scaleseg.config import Config
     from scaleseg.errors import UserError
     from scaleseg.evaluation import evaluate
+    from scaleseg.hub import from_pretrained, push_to_hub, save_pretrained
     from scaleseg.loss import scale_aware_loss, scale_aware_losses
     from scaleseg.metrics import Metrics
     from scaleseg.model import Prediction, ScaleAware, create_model, list_models
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOME = {
     "list_bundled": "checkpoint", "load": "checkpoint", "save": "checkpoint",
     "Config": "config", "UserError": "errors", "evaluate": "evaluation",
+    "from_pretrained": "hub", "push_to_hub": "hub", "save_pretrained": "hub",
     "scale_aware_loss": "loss", "scale_aware_losses": "loss", "Metrics": "metrics",
     "Prediction": "model", "ScaleAware": "model", "create_model": "model", "list_models": "model",
     "list_recipes": "recipes", "load_recipe": "recipes",
@@ -35,8 +37,8 @@ _HOME = {
 
 __all__ = [
     "Config", "Metrics", "Prediction", "ScaleAware", "Segmentation", "UserError", "__version__", "create_model",
-    "evaluate", "list_bundled", "list_models", "list_recipes", "load", "load_recipe", "save", "scale_aware_loss",
-    "scale_aware_losses", "segment", "train",
+    "evaluate", "from_pretrained", "list_bundled", "list_models", "list_recipes", "load", "load_recipe", "push_to_hub",
+    "save", "save_pretrained", "scale_aware_loss", "scale_aware_losses", "segment", "train",
 ]  # fmt: skip
 
 

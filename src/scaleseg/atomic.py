@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ MARK = ".writing-"
 
 def write(path: Path, content: bytes | str) -> None:
     """Replace a file's content in one step."""
-    temporary = path.with_name(f"{MARK}{os.getpid()}-{path.name}")
+    temporary = _beside(path)
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -31,7 +32,7 @@ def write(path: Path, content: bytes | str) -> None:
 def fresh_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that takes the place of `path` at the end; on an error `path` stays as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{MARK}{os.getpid()}-{path.name}")
+    temporary = _beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -48,7 +49,7 @@ def fresh_folder(path: Path) -> Iterator[Path]:
 
 def point(link: Path, target: str) -> None:
     """Make `link` a symbolic link to `target` (relative to it), replacing an older one in one step."""
-    temporary = link.with_name(f"{MARK}{os.getpid()}-{link.name}")
+    temporary = _beside(link)
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     try:
@@ -73,6 +74,12 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(item, ignore_errors=True)
         else:
             item.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A temporary name in the same folder, no longer than any name may be where `path` itself is none too long."""
+    name = path.name if len(os.fsencode(path.name)) < 200 else f"{zlib.crc32(os.fsencode(path.name)):08x}"
+    return path.with_name(f"{MARK}{os.getpid()}-{name}")
 
 
 def _swap(temporary: Path, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Segmenting many files: masks, overlays and scale weights, one bad file among many reported and skipped."""
 
+import errno
 import glob
 import io
 import os
@@ -42,12 +43,13 @@ class Outcome:
 
 def find_images(inputs: Sequence[str], out: Path) -> list[Item]:
     """Files, folders (with all below them) and globs, as items whose names never collide; UserError if there are none."""
-    found: dict[Path, Path] = {}
-    inside = 0
+    found: dict[Path, tuple[Path, Path]] = {}
+    inside, inside_of = 0, Path(os.path.realpath(out))
     for given in inputs:
         for path, relative in _expand(given):
-            if out.resolve() not in path.resolve().parents:
-                found.setdefault(path.resolve(), relative)
+            real = Path(os.path.realpath(path))  # a link that leads to itself stays as it is
+            if inside_of not in real.parents:
+                found.setdefault(real, (path, relative))
             else:
                 inside += 1
     if inside and not found:
@@ -56,7 +58,7 @@ def find_images(inputs: Sequence[str], out: Path) -> list[Item]:
         raise UserError(
             f"no images in {', '.join(inputs)}; give files, folders or globs of {', '.join(IMAGE_SUFFIXES)}"
         )
-    return _named(found.items())
+    return _named(found.values())
 
 
 def segment_files(
@@ -103,9 +105,9 @@ def _write(result: Segmentation, out: Path, name: str, wanted: list[str]) -> Non
             np.savez_compressed(content, scale_weights=result.scale_weights.numpy(), scales=np.array(result.scales))
             _save(out / "weights" / f"{name}.npz", content.getvalue())
     except OSError as error:
-        raise UserError(
-            f"{name} cannot be written under {out} ({error.strerror or error}); is the disk full?"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "make room there" if full else "choose another --out"
+        raise UserError(f"{name} cannot be written under {out} ({error.strerror or error}); {advice}") from error
 
 
 def _save(path: Path, content: bytes) -> None:

@@ -15,9 +15,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from scaleseg import atomic
+from scaleseg import atomic, download
 from scaleseg.config import Config, ModelConfig, merge, to_dict
-from scaleseg.errors import UserError
+from scaleseg.errors import UserError, reason
 from scaleseg.model import ScaleAware, create_model
 
 __all__ = [
@@ -37,7 +37,7 @@ FORMAT = 1
 
 
 def load(name: str | Path, settings: ModelConfig | None = None) -> ScaleAware:
-    """The model of a checkpoint folder or of a bundled name, in evaluation mode, rebuilt from the files alone.
+    """The model of a checkpoint folder, a bundled name or a Hub id, in evaluation mode, rebuilt from the files alone.
 
     `settings` replace the checkpoint's own, to fuse its scores in another way (average, max; with these, other scales).
     """
@@ -50,11 +50,14 @@ def load(name: str | Path, settings: ModelConfig | None = None) -> ScaleAware:
             f"model.scales is {list(settings.scales)}, but {folder} learned attention for {list(config.model.scales)}; "
             "keep these, or choose model.fusion=average or max"
         )
-    model = build(replace(config, model=replace(settings, pretrained="none")))
+    described = replace(config, model=replace(settings, pretrained="none"))
     tensors = read_tensors(folder)
     if settings.fusion != config.model.fusion:
         tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("fusion.")}
-    _fill(model, tensors, folder)
+    with torch.device("meta"):  # where size costs nothing: config.json may claim any, the file has what it has
+        _check_fit(build(described), tensors, folder)
+    model = build(described)
+    model.load_state_dict(tensors)
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
 
@@ -89,13 +92,15 @@ def start_from(model: ScaleAware, name: str | Path) -> tuple[str, ...]:
     taken = {
         key: tensor
         for key, tensor in tensors.items()
-        if key in own and tensor.shape == own[key].shape and not key.startswith(renewed or ("\0",))
+        if key in own
+        and (tensor.shape, tensor.dtype) == (own[key].shape, own[key].dtype)
+        and not key.startswith(renewed or ("\0",))
     }
     fresh = tuple(key for key in own if key not in taken)
     stuck = [key for key in fresh if not key.startswith((*heads, "fusion."))]
     if stuck:
         raise UserError(
-            f"train.init_from={name} is another network: {', '.join(stuck[:4])} are not in it or differ in shape"
+            f"train.init_from={name} is another network: {', '.join(stuck[:4])} are not in it or differ in shape or type"
         )
     model.load_state_dict(taken, strict=False)
     return fresh
@@ -109,6 +114,7 @@ def save(
     dtype: torch.dtype | None = None,
     training_state: dict[str, Any] | None = None,
     about: dict[str, Any] | None = None,
+    readme: str | None = None,
 ) -> None:
     """Write a checkpoint folder, whole or not at all. `about` (step, metrics) is for readers; `dtype` may be float16."""
     narrowed = dict(model.named_parameters()) if dtype else {}  # buffers (statistics, mean colour) stay exact
@@ -124,24 +130,34 @@ def save(
             content = io.BytesIO()
             torch.save(training_state, content)
             (temporary / "training_state.pt").write_bytes(content.getvalue())
+        if readme is not None:
+            (temporary / "README.md").write_text(readme, encoding="utf-8")
 
 
-def locate(name: str | Path) -> Path:
-    """The folder that a path or a bundled name means; UserError says what is there instead."""
+def locate(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """The folder that a path, a bundled name or a Hub id (`org/name`, `org/name@revision`) means, tried in this order.
+
+    A model on the Hub is fetched into huggingface_hub's cache; a `Path` is never asked of the Hub. UserError says what
+    was tried, what is there instead, and what to do.
+    """
     folder = Path(name)
-    if (folder / "config.json").is_file():
-        return folder
-    if str(name) in list_bundled():
-        return BUNDLED / str(name)
-    inside = [pointer for pointer in ("best", "last") if (folder / pointer / "config.json").is_file()]
-    if inside:
-        raise UserError(
-            f"{folder} is a run, not a checkpoint; give {' or '.join(str(folder / item) for item in inside)}"
-        )
-    known = ", ".join(list_bundled()) or "none"
-    raise UserError(
-        f"{str(name)!r} is no checkpoint folder (with config.json) and no bundled model; those are: {known}"
-    )
+    try:
+        here = folder if (folder / "config.json").is_file() else None
+    except OSError as error:  # a name too long, a disk that does not answer
+        raise UserError(f"{name} cannot be looked up ({error.strerror}); give a checkpoint folder") from error
+    if here is None and str(name) in list_bundled():
+        here = BUNDLED / str(name)
+    if here is None:
+        return _from_hub(name, revision, token, cache_dir)
+    if revision is not None:
+        raise UserError(f"revision is {revision!r}, but {name} is here, and only models on the Hub have revisions")
+    return here
 
 
 def list_bundled() -> tuple[str, ...]:
@@ -153,13 +169,18 @@ def read_config(folder: Path) -> Config:
     """The settings that a checkpoint was made with."""
     document = _read_json(folder / "config.json")
     if document.get("format") != FORMAT:
-        raise UserError(f"{folder}/config.json has format {document.get('format')!r}; this version reads {FORMAT}")
+        raise UserError(
+            f"{folder}/config.json has format {document.get('format')!r}; this version reads {FORMAT}: update scaleseg"
+        )
     parts: dict[str, Any] = {key: document[key] for key in ("model", "data", "train") if key in document}
     try:
         parts["data"]["label_map"] = {int(key): value for key, value in parts["data"].get("label_map", {}).items()}
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{folder}/config.json is no configuration of scaleseg ({error!r})") from error
-    config = merge(parts)
+    try:
+        config = merge(parts)
+    except UserError as error:
+        raise UserError(f"{folder}/config.json: {error}") from error
     if not config.data.classes:
         raise UserError(f"{folder}/config.json names no classes (data.classes)")
     return config
@@ -172,12 +193,13 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         tensors = load_tensors(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} is missing; a checkpoint is config.json and model.safetensors") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:  # KeyError: a type that torch lacks
         raise UserError(f"{path} cannot be read ({error}); it is damaged or cut short: copy it again") from error
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]  # after float: not for 8 bits
     if bad:
         raise UserError(f"{path} holds NaN or infinity in {', '.join(bad[:3])}; use another checkpoint")
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def load_training_state(folder: Path) -> dict[str, Any]:
@@ -190,14 +212,44 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is no training state of scaleseg ({reason})") from error
+        raise UserError(f"{path} is no training state of scaleseg ({reason(error)})") from error
     if not isinstance(state, dict) or "step" not in state:
         raise UserError(f"{path} is no training state of scaleseg (it names no step)")
     return state
 
 
-def _fill(model: ScaleAware, tensors: dict[str, Tensor], folder: Path) -> None:
+def _from_hub(name: str | Path, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
+    tried = _not_here(Path(name))
+    hub_id = None if isinstance(name, Path) or Path(name).exists() else download.parse(name)
+    if hub_id is None:
+        raise UserError(f"{tried}; give a folder, one of these, or a Hub id such as org/name")
+    repo, inner = hub_id
+    if revision is not None and inner not in (None, revision):
+        raise UserError(f"revision is {revision!r}, but {name!r} names another; give one of them")
+    try:
+        found = download.find(repo, revision or inner, token, cache_dir)
+    except UserError as error:
+        raise UserError(f"{tried}; as a Hub id: {error}") from error
+    try:
+        read_config(found.folder)  # before the parameters, which may be large and no model of scaleseg at all
+    except UserError as error:
+        raise UserError(f"{repo} on the Hub is no model of scaleseg: {error}") from error
+    found.fetch("model.safetensors")
+    return found.folder
+
+
+def _not_here(folder: Path) -> str:
+    """Why a name is neither a checkpoint folder nor a bundled model; UserError if it is a run."""
+    inside = [pointer for pointer in ("best", "last") if (folder / pointer / "config.json").is_file()]
+    if inside:
+        raise UserError(
+            f"{folder} is a run, not a checkpoint; give {' or '.join(str(folder / item) for item in inside)}"
+        )
+    known = ", ".join(list_bundled()) or "none"
+    return f"{str(folder)!r} is no checkpoint folder (with config.json) and no bundled model; those are: {known}"
+
+
+def _check_fit(model: ScaleAware, tensors: dict[str, Tensor], folder: Path) -> None:
     own = model.state_dict()
     missing, surplus = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or surplus:
@@ -208,14 +260,15 @@ def _fill(model: ScaleAware, tensors: dict[str, Tensor], folder: Path) -> None:
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise UserError(f"{folder}: {name} is {tuple(tensor.shape)}; config.json means {tuple(own[name].shape)}")
-    model.load_state_dict(tensors)
+        if tensor.dtype != own[name].dtype:  # an integer for a weight, a complex number
+            raise UserError(f"{folder}: {name} holds {tensor.dtype}; {own[name].dtype} is expected")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
+        raise UserError(f"{path} cannot be read ({error}); copy the checkpoint again") from error
     if not isinstance(document, dict):
-        raise UserError(f"{path} is no configuration of scaleseg")
+        raise UserError(f"{path} is no configuration of scaleseg; give the folder of a checkpoint")
     return document

@@ -67,7 +67,7 @@ class TrainConfig:
     poly_power: float = 0.9
     warmup_steps: int = 0
     extra_supervision: bool = True
-    class_weights: Any = None  # none, auto (from the data's frequencies) or one number a class
+    class_weights: Any = None  # null, auto (from the data's frequencies) or one number a class
     freeze_bn: bool = True  # of a pretrained trunk
     init_from: str | None = None  # start from this checkpoint
     seed: int = 0
@@ -94,16 +94,14 @@ def merge(*parts: Mapping[str, Any]) -> Config:
     for part in parts:
         _check_keys(part, to_dict(Config()), "")
         try:
-            merged = OmegaConf.merge(merged, OmegaConf.create(dict(part)))
             if "label_map" in part.get("data", {}):  # replaced, not merged: ids of other data say nothing of these
                 with read_write(merged.data):
-                    merged.data.label_map = dict(part["data"]["label_map"])
-        except (OmegaConfBaseException, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            if "$VALUE" in reason:  # omegaconf leaves its placeholders in for the items of a tuple
-                reason = "holds a value of a wrong type"
+                    merged.data.label_map = {}
+            merged = OmegaConf.merge(merged, OmegaConf.create(dict(part)))
+        except (OmegaConfBaseException, TypeError, OverflowError) as error:
             where = getattr(error, "full_key", None) or ", ".join(_leaves(part))
-            raise UserError(f"{where}: {reason}") from None
+            raise UserError(f"{where}: {_reason(error)}{_example(where)}") from None
+    _check_items(OmegaConf.to_container(merged, resolve=False))
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -122,7 +120,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def _check_keys(part: Mapping[str, Any], accepted: Mapping[str, Any], path: str) -> None:
     for key, value in part.items():
-        _refuse_interpolation(value, f"{path}{key}")
+        _check_plain(value, f"{path}{key}")
         choose("setting", f"{path}{key}", [f"{path}{name}" for name in accepted])
         inner = accepted[key]
         if isinstance(inner, dict) and not isinstance(value, Mapping):
@@ -131,16 +129,20 @@ def _check_keys(part: Mapping[str, Any], accepted: Mapping[str, Any], path: str)
             _check_keys(value, inner, f"{path}{key}.")
 
 
-def _refuse_interpolation(value: Any, path: str) -> None:
-    """OmegaConf would read `${oc.env:NAME}` from the environment, and settings may come from a stranger."""
+def _check_plain(value: Any, path: str, depth: int = 0) -> None:
+    """Refuses what JSON cannot hold, and `${oc.env:NAME}`: a stranger's settings would read the environment."""
+    if not isinstance(value, str | int | float | list | tuple | Mapping | None):
+        raise UserError(f"{path} is {value!r:.80}; settings are text, numbers, lists and mappings")
+    if depth > 20:
+        raise UserError(f"{path[:60]}... is nested more than 20 deep; no setting is")
     if isinstance(value, str) and "${" in value:
         raise UserError(f"{path} is {value!r}; settings are plain values, without ${{...}}")
     if isinstance(value, list | tuple):
         for item in value:
-            _refuse_interpolation(item, path)
+            _check_plain(item, path, depth + 1)
     if isinstance(value, Mapping):
         for key, item in value.items():
-            _refuse_interpolation(item, f"{path}.{key}")
+            _check_plain(item, f"{path}.{key}", depth + 1)
 
 
 def _leaves(part: Mapping[str, Any], path: str = "") -> list[str]:
@@ -152,13 +154,41 @@ def _leaves(part: Mapping[str, Any], path: str = "") -> list[str]:
     ]
 
 
+def _check_items(merged: Any) -> None:
+    """omegaconf lets a list or a mapping through as an item of a tuple or of a mapping."""
+    listed = {
+        "model.scales": merged["model"]["scales"],
+        "data.random_scale": merged["data"]["random_scale"],
+        "data.classes": merged["data"]["classes"],
+        "data.label_map": merged["data"]["label_map"].values(),
+    }
+    for name, items in listed.items():
+        wrong = [item for item in items if not isinstance(item, str | int | float)]
+        if wrong:
+            raise UserError(f"{name} holds {wrong[0]!r:.80}; give plain values, without lists or settings in them")
+
+
+def _reason(error: Exception) -> str:
+    """What omegaconf says, where that is a sentence for people."""
+    reason = str(error).splitlines()[0]
+    return "a value of a wrong type" if "$VALUE" in reason or "TupleConfig" in reason else reason
+
+
+def _example(where: str) -> str:
+    """A value that the setting takes: its default."""
+    value: Any = to_dict(Config())
+    for key in where.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return "" if value is None else f"; the default is {value}"
+
+
 _OPEN = ("model.options", "data.label_map")
 
 
 _RANGES = (
     ("momentum", 0, 1), ("weight_decay", 0, float("inf")), ("fresh_lr", 0, float("inf")),
     ("bias_lr", 0, float("inf")), ("step_factor", 0, float("inf")), ("poly_power", 0, float("inf")),
-    ("seed", 0, 2**40),
+    ("seed", 0, 2**40), ("warmup_steps", 0, float("inf")), ("batch", 1, 2**20),
 )  # fmt: skip
 
 
@@ -172,10 +202,10 @@ def _check_values(config: Config) -> None:
     for name in ("steps", "batch", "accumulate", "log_every", "validate_every", "save_every", "keep", "step_every"):
         if getattr(train, name) < 1:
             raise UserError(f"train.{name} is {getattr(train, name)}; give a whole number of 1 or more")
-    if model.attention_width < 1 or not 0 <= model.attention_dropout < 1:
+    if not 1 <= model.attention_width <= 2**16 or not 0 <= model.attention_dropout < 1:
         raise UserError(
             f"model.attention_width is {model.attention_width}, model.attention_dropout {model.attention_dropout}; "
-            "give at least 1, and from 0 to below 1"
+            f"give from 1 to {2**16}, and from 0 to below 1"
         )
     if train.batch % train.accumulate:
         raise UserError(f"train.accumulate is {train.accumulate}; it must divide train.batch, {train.batch}")
@@ -186,15 +216,22 @@ def _check_values(config: Config) -> None:
         raise UserError(f"train.lr is {train.lr}; give a number above 0")
     for name, lowest, below in _RANGES:
         if not lowest <= getattr(train, name) < below:
-            raise UserError(f"train.{name} is {getattr(train, name)}; give a number from {lowest} to below {below:g}")
+            limit = "" if below == float("inf") else f" and below {below}"
+            raise UserError(f"train.{name} is {getattr(train, name)}; give a number of at least {lowest}{limit}")
     if train.schedule_steps is not None and train.schedule_steps < 1:
         raise UserError(f"train.schedule_steps is {train.schedule_steps}; give a whole number of 1 or more, or null")
     if len(set(data.classes)) < len(data.classes):
         raise UserError(f"data.classes is {list(data.classes)}; give each name once")
+    if len(data.classes) > 255:
+        raise UserError(f"data.classes names {len(data.classes)} classes; give at most 255: a mask's id 255 is void")
     if not 0 <= data.colour_jitter < float("inf"):
         raise UserError(f"data.colour_jitter is {data.colour_jitter}; give a share of 0 or more, such as 0.3")
-    if data.crop < 1 or data.workers < 0:
-        raise UserError(f"data.crop is {data.crop}, data.workers {data.workers}; give at least 1 pixel, 0 workers")
+    if not train.save_minutes >= 0:  # so that NaN is refused too
+        raise UserError(f"train.save_minutes is {train.save_minutes}; give 0 or more, such as 5, or .inf")
+    if not 1 <= data.crop <= 10_000 or not 0 <= data.workers <= 256:  # far beyond, they take the machine down
+        raise UserError(
+            f"data.crop is {data.crop}, data.workers {data.workers}; give from 1 to 10000 pixels, from 0 to 256 workers"
+        )
     if data.random_scale and not (
         len(data.random_scale) == 2 and 0 < data.random_scale[0] <= data.random_scale[1] <= 16
     ):

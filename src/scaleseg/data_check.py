@@ -15,7 +15,7 @@ from scaleseg.datasets.folder import Folder, find_ids
 from scaleseg.errors import UserError
 from scaleseg.geometry import IGNORE
 
-__all__ = ["Report", "Split", "check", "describe_folder"]
+__all__ = ["Report", "Split", "check", "describe_folder", "describe_ids"]
 
 
 @dataclass
@@ -68,25 +68,26 @@ def describe_folder(folder: Path, classes: Sequence[str] | None = None) -> tuple
     """The data section for a folder's layout and ids, and sentences on how it was read."""
     where = _layout(folder)
     ids = find_ids([str(folder / path) for path in where.values()])
-    labelled = sorted(set(ids) - {IGNORE})
-    notes = [f"{key}: {path}" for key, path in where.items()]
+    section, notes = describe_ids(ids, list(classes) if classes else _listed(folder))
+    return {"dataset": "folder", **where, **section}, [f"{key}: {path}" for key, path in where.items()] + notes
+
+
+def describe_ids(ids: Sequence[int], given: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """`classes` and, where ids are not places in it, `label_map` for the ids that masks hold, and sentences on them."""
+    labelled, notes = sorted(set(ids) - {IGNORE}), []
     label_map: dict[int, int] = {}
-    given = list(classes) if classes else _listed(folder)
     if labelled == [0] and IGNORE in ids:
         labelled, label_map = [0, IGNORE], {0: 0, IGNORE: 1}
         notes.append("masks hold 0 and 255 only: 255 is taken as class 1, foreground")
     elif labelled != list(range(len(labelled))) and len(given) <= labelled[-1]:  # else each id is a place in the names
         label_map = {file_id: class_id for class_id, file_id in enumerate(labelled)}
         notes.append(f"masks hold the ids {labelled}: they become classes 0 to {len(labelled) - 1} (data.label_map)")
-    names = given or ["background" if not place else f"class-{file_id}" for place, file_id in enumerate(labelled)]
+    names = list(given) or ["background" if not place else f"class-{file_id}" for place, file_id in enumerate(labelled)]
     if len(names) < len(labelled) or (label_map and len(names) > len(labelled)):
         raise UserError(
             f"{len(names)} class names ({', '.join(names)}), but masks hold the ids {labelled}; name each one"
         )
-    section: dict[str, Any] = {"dataset": "folder", **where, "classes": names}
-    if label_map:
-        section["label_map"] = label_map
-    return section, notes
+    return {"classes": names, **({"label_map": label_map} if label_map else {})}, notes
 
 
 def _read(name: str, dataset: Dataset, progress: Callable[[str, int, int], None] | None) -> Split:
@@ -156,7 +157,11 @@ def _listed(folder: Path) -> list[str]:
     """The names in classes.txt (one a line) if it is there."""
     listing = folder / "classes.txt"
     if listing.is_file():
-        return [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            lines = listing.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{listing} cannot be read as text ({error}); it holds class names, one a line") from error
+        return [line.strip() for line in lines if line.strip()]
     return []
 
 

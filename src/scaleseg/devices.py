@@ -7,6 +7,7 @@ wrong results and crashes with it (pytorch/pytorch 175251, 180984, 188371).
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
@@ -20,7 +21,7 @@ from scaleseg.errors import UserError
 
 __all__ = [
     "Limits", "autocast", "choose_device", "choose_precision", "container_limits", "cores", "describe", "explained",
-    "has_bf16", "memory", "memory_format", "no_tf32", "place",
+    "has_bf16", "memory", "memory_format", "no_tf32", "place", "worker_start",
 ]  # fmt: skip
 
 CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -134,6 +135,15 @@ def explained(device: torch.device, remedy: str) -> Iterator[None]:
         if sentence is None:
             raise
         raise UserError(sentence) from error
+
+
+def worker_start(workers: int) -> str | None:
+    """How data workers start, for DataLoader's `multiprocessing_context`: forked on Linux, else Python's own way.
+
+    From Python 3.14 on its own way there would be a server, whose children import torch for seconds and outlive a
+    trainer that is killed: they watch their parent, and that is the server.
+    """
+    return "fork" if workers and sys.platform == "linux" else None
 
 
 def describe(device: torch.device) -> str:

@@ -7,7 +7,7 @@ ValueError, TypeError     a programmer's mistake: expected and actual
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["UserError", "as_raised", "choose"]
+__all__ = ["UserError", "as_raised", "choose", "reason"]
 
 
 class UserError(Exception):
@@ -17,6 +17,13 @@ class UserError(Exception):
 def as_raised(error: UserError) -> UserError:
     """A data worker's UserError with its own sentence: DataLoader hands it on with a traceback around it."""
     return UserError(str(error).rpartition(f"{__name__}.UserError: ")[2].strip())
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, in one line; torch.load's advice, to let a file run its code, is not passed on."""
+    if type(error).__name__ == "UnpicklingError":
+        return "it holds more than tensors and plain values, or is damaged; nothing in it was executed"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def choose(what: str, given: str, accepted: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from scaleseg.datasets import Dataset
-from scaleseg.devices import explained
+from scaleseg.devices import explained, worker_start
 from scaleseg.errors import UserError, as_raised
 from scaleseg.geometry import IGNORE
 from scaleseg.metrics import Confusion, Metrics
@@ -89,7 +89,12 @@ def count(
 
 def _pairs(dataset: Dataset, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The pairs in order, read ahead by `workers` processes."""
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(dataset, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context=worker_start(workers),
+    )
     try:
         yield from loader
     except UserError as error:

@@ -79,7 +79,7 @@ class Attention(Fusion):
         parts = [part for part in embedded if part is not None]
         hidden = sum(parts[1:], start=parts[0])
         attention_logits = self.logits(self.dropout(F.relu(hidden)))
-        return F.softmax(attention_logits, dim=1).unsqueeze(2)
+        return F.softmax(attention_logits.float(), dim=1).unsqueeze(2)  # in bf16 they would not sum to one
 
 
 FUSIONS: dict[str, type[Fusion]] = {"average": Average, "max": Max, "attention": Attention}

@@ -1,7 +1,10 @@
 """Reading photographs and label images as people have them, and drawing labels: EXIF, grey, alpha, 16 bit, CMYK, palettes."""
 
 import io
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +28,16 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
+_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""What Pillow may take a file for, whatever it is called: it would hand PostScript to a program, Ghostscript."""
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of a damaged file we say ourselves
+
 MAX_PIXELS = 200_000_000
 """Larger files are refused before they are decoded: a small file can unpack to more than memory holds."""
+
+MAX_BYTES = 1_000_000_000
+"""No more of a file is read."""
 
 Source = str | Path | bytes | io.BufferedIOBase
 """A path, a file's content, or an open file."""
@@ -34,37 +45,24 @@ Source = str | Path | bytes | io.BufferedIOBase
 
 def read(source: Source, name: str | None = None) -> UInt8[Tensor, "3 H W"]:
     """A photograph as RGB, upright (EXIF), 16 bit scaled to 8, transparency on white; UserError if it cannot be read."""
-    return to_tensor(_open(source, name), name or _name(source))
+    name = name or _name(source)
+    image = _open(source, name)
+    with _told(name):
+        ImageOps.exif_transpose(image, in_place=True)
+        return _tensor(image, name)
 
 
 def to_tensor(image: Image.Image, name: str = "the image") -> UInt8[Tensor, "3 H W"]:
     """A PIL image of any mode as RGB, upright."""
-    try:
-        upright = ImageOps.exif_transpose(image)  # decodes what was only opened so far
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise UserError(f"{name} cannot be decoded ({error}); it is damaged or cut short") from error
-    return torch.from_numpy(np.array(_rgb(upright, name))).permute(2, 0, 1).contiguous()
+    with _told(name):
+        return _tensor(ImageOps.exif_transpose(image), name)  # decodes what was only opened so far
 
 
 def read_labels(source: Source, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
     """A label image's ids: the palette index or the grey value; UserError for a colour mask, which holds no ids."""
     name = name or _name(source)
-    image = _open(source, name)
-    if image.mode in _DEEP:
-        ids = np.asarray(image)
-        if not np.isin(ids, np.arange(256)).all():
-            raise UserError(f"{name} has ids from {ids.min()} to {ids.max()}; ids are whole numbers from 0 to 255")
-        return ids.astype(np.uint8)
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
-    if image.mode not in ("L", "P"):
-        grey = _equal_channels(image)
-        if grey is None:
-            raise UserError(
-                f"{name} is a colour image ({image.mode}); a mask holds one class id a pixel: save it as grey"
-            )
-        return grey
-    return np.array(image)
+    with _told(name):
+        return _ids(_open(source, name), name)
 
 
 def palette(num_classes: int) -> UInt8[np.ndarray, "256 3"]:
@@ -109,6 +107,24 @@ def draw_weights(scale_weights: Float[Tensor, "scales H W"]) -> Image.Image:
     return Image.fromarray(strip)
 
 
+def _ids(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W"]:
+    if image.mode in _DEEP:
+        ids = np.asarray(image)
+        if not np.isin(ids, np.arange(256)).all():
+            raise UserError(f"{name} has ids from {ids.min()} to {ids.max()}; ids are whole numbers from 0 to 255")
+        return ids.astype(np.uint8)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode not in ("L", "P"):
+        grey = _equal_channels(image)
+        if grey is None:
+            raise UserError(
+                f"{name} is a colour image ({image.mode}); a mask holds one class id a pixel: save it as grey"
+            )
+        return grey
+    return np.array(image)
+
+
 def _cividis() -> UInt8[np.ndarray, "256 3"]:
     """Nine stops of the published map, interpolated."""
     stops = np.array(
@@ -126,34 +142,58 @@ def _cividis() -> UInt8[np.ndarray, "256 3"]:
 def _open(source: Source, name: str | None) -> Image.Image:
     """The decoded first frame."""
     name = name or _name(source)
+    with _told(name):
+        content = source if isinstance(source, bytes) else _content(source)
+        image: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise UserError(
+                f"{name} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read: shrink it"
+            )
+        image.load()
+    return image
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Whatever decoders trip over in a damaged file, as a UserError; their warnings of odd metadata are left out."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large images and odd metadata; size is judged below
-            content = source if isinstance(source, bytes) else _content(source)
-            image: Image.Image = Image.open(io.BytesIO(content))
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"{name} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read: shrink it"
-                )
-            image.load()
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{name} does not exist") from None
     except UnidentifiedImageError:
         raise UserError(f"{name} is no image that can be read; give {', '.join(IMAGE_SUFFIXES)}") from None
     except Image.DecompressionBombError as error:
-        raise UserError(f"{name} is refused: {error}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
-        raise UserError(f"{name} cannot be decoded ({error}); it is damaged or cut short") from error
-    return image
+        raise UserError(f"{name} is refused ({str(error).rstrip('.')}); shrink it") from None
+    except MemoryError as error:
+        raise UserError(f"{name} has more pixels than memory holds; shrink it") from error
+    except Exception as error:  # of many types: struct.error, KeyError, AttributeError, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{name} cannot be decoded ({reason}); it is damaged or cut short") from error
 
 
 def _content(source: str | Path | io.BufferedIOBase) -> bytes:
-    """A file's bytes: Pillow itself would leave a file open that it cannot decode."""
-    return Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
+    """A file's bytes: Pillow itself would leave a file open that it cannot decode. A device may never end."""
+    if not isinstance(source, str | Path):
+        return source.read()
+    with Path(source).open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{source} has more than {MAX_BYTES:,} bytes; it is refused: give a smaller file")
+    return content
 
 
 _DEEP = ("I;16", "I;16L", "I;16B", "I", "F")
 """Pillow's modes of one channel with more than 8 bits; its own conversions clip them."""
+
+
+def _tensor(image: Image.Image, name: str) -> UInt8[Tensor, "3 H W"]:
+    """Copied as seldom as can be: at 200 million pixels each copy is 0.6 GB."""
+    rows = np.asarray(image if image.mode == "RGB" and "transparency" not in image.info else _rgb(image, name))
+    return torch.from_numpy(rows.transpose(2, 0, 1).copy())
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:

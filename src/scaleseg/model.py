@@ -4,12 +4,14 @@ Images are RGB in [0, 1], of any size; the model normalises, pads, resizes and m
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scaleseg.config import ModelConfig
 from scaleseg.errors import UserError
 from scaleseg.fusion import Fusion, create_fusion
 from scaleseg.geometry import Grid, Size, pad, resize
@@ -37,19 +39,30 @@ class Prediction(NamedTuple):
 
 
 class ScaleAware(nn.Module):
-    """A segmenter applied to several scales, and a fusion. Buffers hold the normalisation that its parameters expect."""
+    """A segmenter applied to several scales, and a fusion. Buffers hold the normalisation that its parameters expect.
+
+    `settings` say how `create_model` builds such a model again, without parameters; None where it was built by hand.
+    """
 
     mean: Tensor
     std: Tensor
     order: Tensor
 
-    def __init__(self, segmenter: Segmenter, fusion: Fusion, scales: Sequence[float], classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        fusion: Fusion,
+        scales: Sequence[float],
+        classes: Sequence[str],
+        settings: ModelConfig | None = None,
+    ) -> None:
         super().__init__()
         _check_scales(scales)
         self.segmenter = segmenter
         self.fusion = fusion
         self.scales = tuple(float(scale) for scale in scales)
         self.classes = tuple(classes)
+        self.settings = settings
         self._set_normalization(segmenter.normalization)
 
     def grid(self, size: Size) -> Grid:
@@ -116,13 +129,25 @@ def create_model(
     """
     names = tuple(classes) if classes is not None else tuple(str(index) for index in range(num_classes or 0))
     if not 0 < len(names) <= 255 or num_classes not in (None, len(names)):
-        raise UserError(f"num_classes is {num_classes}, classes {classes}; give from 1 to 255 classes, one way")
+        given = (
+            f"num_classes is {num_classes}, and {len(names)} are named" if classes else f"num_classes is {num_classes}"
+        )
+        raise UserError(f"{given}; give from 1 to 255 classes, by number or by name")
     _check_scales(scales)
     network = create_segmenter(segmenter, len(names), options)
     if pretrained != "none":
         network.load_pretrained(pretrained)
     rule = create_fusion(fusion, len(scales), network.num_features, width=attention_width, dropout=attention_dropout)
-    return ScaleAware(network, rule, scales, names)
+    settings = ModelConfig(
+        segmenter,
+        fusion,
+        tuple(map(float, scales)),
+        "none",
+        attention_width,
+        attention_dropout,
+        deepcopy(options or {}),
+    )
+    return ScaleAware(network, rule, scales, names, settings)
 
 
 def _check_scales(scales: Sequence[float]) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaleseg.cli.output import bar, say
+from scaleseg.cli.output import bar, one_line, say
 from scaleseg.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def check(
 
 def _settings(what: str, overrides: list[str]) -> "DataConfig":
     """A recipe's data section, a data.yaml's, or one made up for a bare folder."""
-    from scaleseg.data_check import describe_folder
+    from scaleseg.data_check import describe_folder, describe_ids
     from scaleseg.datasets.folder import find_ids
     from scaleseg.recipes import load_recipe, override, read_yaml
 
@@ -86,13 +86,14 @@ def _settings(what: str, overrides: list[str]) -> "DataConfig":
                 section[key] = str(path / section[key])
         return override({"data": section}, overrides).data
     if path.is_file():
-        names = [f"class-{index}" for index in range(1 + max([0, *(i for i in find_ids([what]) if i != 255)]))]
-        return override({"data": {"dataset": "folder", "train": what, "classes": names}}, overrides).data
+        classes, _ = describe_ids(find_ids([what]))
+        return override({"data": {"dataset": "folder", "train": what, **classes}}, overrides).data
     return load_recipe(what, overrides).data
 
 
 def _print_split(split: "Split") -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -105,7 +106,11 @@ def _print_split(split: "Split") -> None:
     for index, name in enumerate(split.classes):
         shares = (f"{100 * share:.1f}" for share in split.sizes(index))
         table.add_row(
-            str(index), name, f"{100 * split.frequency(index):.2f}", str(len(split.shares.get(index, []))), *shares
+            str(index),
+            escape(one_line(name)),
+            f"{100 * split.frequency(index):.2f}",
+            str(len(split.shares.get(index, []))),
+            *shares,
         )
     console.print(table)
     if split.pixels.sum():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaleseg.cli.output import bar, say
+from scaleseg.cli.output import bar, one_line, say
 from scaleseg.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def train(
     try:
         folder = run(load_recipe(recipe, overrides or []), out, resume=resume, device=device, say=say)
     except Interrupted as stop:
-        say(f"scaleseg: {stop}")
+        say(f"scaleseg: {stop}", error=True)
         raise typer.Exit(130) from None
     if os.environ.get("RANK", "0") == "0":  # of many processes the first speaks
         say(f"done: {folder} (also {out}/last); next: scaleseg evaluate {out}/best data.val=...")
@@ -67,10 +67,11 @@ def evaluate(
     from scaleseg.evaluation import evaluate as measure
     from scaleseg.recipes import override
 
-    config = override(to_dict(read_config(locate(checkpoint))), overrides or [])
+    folder = locate(checkpoint)  # once: a Hub id could mean another commit the next time
+    config = override(to_dict(read_config(folder)), overrides or [])
     measured = open_evaluation(config.data)
     where = choose_device(device)
-    model = place(load(checkpoint, config.model), where)
+    model = place(load(folder, config.model), where)
     say(f"{measured.note}; {describe(where)}, {precision}")
     with bar("evaluating", len(measured.dataset)) as advance:
         metrics = measure(model, measured.dataset, precision=precision, progress=lambda done, total: advance())
@@ -122,18 +123,23 @@ def predict(
 def _print_metrics(metrics: "Metrics") -> None:
     """A table in percent; the rich library draws it where it can."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
-        "class", "IoU %", title=f"{metrics.images} images, {metrics.pixels:,} labelled pixels", title_justify="left"
+        "class",
+        "IoU %",
+        title=f"{metrics.images} images, {metrics.pixels:,} labelled pixels",
+        title_justify="left",
+        min_width=48,
     )
     table.columns[1].justify = "right"
     for name, value in metrics.IoU.items():
-        table.add_row(name, f"{100 * value:.2f}")
+        table.add_row(escape(one_line(name)), f"{100 * value:.2f}")
     console = Console()
     console.print(table)
     if metrics.absent:
-        console.print(f"in neither labels nor predictions, and in no mean: {', '.join(metrics.absent)}")
+        say(f"in neither labels nor predictions, and in no mean: {', '.join(metrics.absent)}")
     each = "  ".join(f"scale {scale}: {100 * value:.2f}" for scale, value in metrics.per_scale.items())
     console.print(f"mIoU of each scale alone   {each}", highlight=False)
     console.print(

@@ -105,7 +105,10 @@ def _share(dev: object) -> float | None:
 def _listed(path: Path, names: Sequence[str]) -> tuple[list[int], str]:
     if not path.is_file():
         raise UserError(f"data.dev is {str(path)!r}, which is not a file; give a list of ids, one a line, or a share")
-    wanted = set(path.read_text(encoding="utf-8").split())
+    try:
+        wanted = set(path.read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.dev is {str(path)!r}, which cannot be read as text ({error})") from error
     chosen = [index for index, name in enumerate(names) if name in wanted]
     if not chosen:
         raise UserError(f"none of the {len(wanted)} ids of {path} is a photograph of data.train")

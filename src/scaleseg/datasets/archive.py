@@ -43,8 +43,7 @@ class Archive:
         try:
             if not self.is_zip:
                 return (self.path / name).read_bytes()
-            with self._zip().open(name) as member:
-                content = member.read(MAX_BYTES + 1)
+            content = _unpacked(self._zip(), name)
         except (
             OSError,
             KeyError,
@@ -63,7 +62,8 @@ class Archive:
 
     def label(self, name: str) -> str:
         """How messages call a file: folder/name or archive.zip:name."""
-        return f"{self.path}:{name}" if self.is_zip else str(self.path / name)
+        label = f"{self.path}:{name}" if self.is_zip else str(self.path / name)
+        return label if label.isprintable() else repr(label)[1:-1]  # a name may hold a newline; a message may not
 
     def _zip(self) -> zipfile.ZipFile:
         """This process's own handle: a file position shared across a fork would mix two readers."""
@@ -76,3 +76,13 @@ class Archive:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_opened": None}
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
+    """In small bites, up to a little more than MAX_BYTES: bzip2 and LZMA unpack a whole bite, however large it grows."""
+    bites, size = [], 0
+    with archive.open(name) as member:
+        while size <= MAX_BYTES and (bite := member.read(4096)):
+            bites.append(bite)
+            size += len(bite)
+    return b"".join(bites)

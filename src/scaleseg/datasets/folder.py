@@ -58,6 +58,18 @@ class Folder:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Int64[Tensor, "H W"]]:
+        try:
+            return self._pair(index)
+        except MemoryError as error:
+            pair = self.pairs[index]
+            raise UserError(f"{pair.archive.label(pair.image)} has more pixels than memory holds; shrink it") from error
+
+    def read_ids(self, index: int) -> UInt8[np.ndarray, "H W"]:
+        """The mask as it is in the file."""
+        pair = self.pairs[index]
+        return read_labels(pair.archive.read(pair.mask), pair.archive.label(pair.mask))
+
+    def _pair(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Int64[Tensor, "H W"]]:
         pair = self.pairs[index]
         image = read(pair.archive.read(pair.image), pair.archive.label(pair.image))
         ids = self.read_ids(index)
@@ -74,11 +86,6 @@ class Folder:
                 "add them to data.classes or data.label_map (255 = void)"
             )
         return image, torch.from_numpy(labels)
-
-    def read_ids(self, index: int) -> UInt8[np.ndarray, "H W"]:
-        """The mask as it is in the file."""
-        pair = self.pairs[index]
-        return read_labels(pair.archive.read(pair.mask), pair.archive.label(pair.mask))
 
 
 def open_split(data: DataConfig, split: str) -> Folder:

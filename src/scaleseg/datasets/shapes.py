@@ -31,6 +31,8 @@ SIZES = (10.0, 160.0)
 """Smallest and largest diameter."""
 
 COUNTS = {"train": 4000, "val": 200}
+MOST = 10_000_000
+"""Scenes that can be asked for: each has a name in memory."""
 TRIED = ((80.0, 3), (40.0, 4), (20.0, 8), (10.0, 24))
 """For each octave of diameters, its lower end and how many discs are tried; one that would touch another is left out."""
 GROUND, BRIGHT, DARK, NOISE = 128, 190, 66, 24
@@ -74,9 +76,10 @@ def open_split(data: DataConfig, split: str) -> Shapes:
     count = getattr(data, split)
     if count is None:
         count = COUNTS[split]
-    if isinstance(count, bool) or not str(count).isdecimal() or int(count) < 1:
-        raise UserError(f"data.{split} is {count!r}; shapes are drawn, so give how many scenes: 1 or more")
-    return Shapes(split, int(count))
+    given = "" if isinstance(count, bool) else str(count)
+    if not given.isdecimal() or len(given) > len(str(MOST)) or not 1 <= int(given) <= MOST:
+        raise UserError(f"data.{split} is {count!r}; shapes are drawn, so give how many scenes: from 1 to {MOST:,}")
+    return Shapes(split, int(given))
 
 
 def plan(generator: np.random.Generator) -> list[Disc]:

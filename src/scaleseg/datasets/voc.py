@@ -35,7 +35,10 @@ class VOC:
             there = sorted(path.stem for path in listing.parent.glob("*.txt"))
             raise UserError(f"{listing} does not exist; the lists there are: {', '.join(there) or 'none'}")
         # SBD's own lists hold two paths a line; the last part of the first is the id.
-        lines = listing.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = listing.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{listing} cannot be read as text ({error}); it is a list of ids, one a line") from error
         self.names = [Path(line.split()[0]).stem for line in lines if line.strip()]
         self.masks = [folder for name in MASKS if (folder := self.folder / name).is_dir()]
         if not self.masks:

@@ -14,6 +14,7 @@ USES = {
     "train": "TensorBoard curves of a training run",
     "lite0": "ImageNet parameters of the segmenter lite0, to train it on photographs",
     "demo": "photographs and page of `scaleseg demo`",
+    "docs": "building the documentation",
     "dev": "working on scaleseg itself",
 }
 """What an extra enables today. An extra that is not here is declared for a part that is not built yet."""

@@ -37,7 +37,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:
-        raise UserError(f"{path} is no valid YAML: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is no valid YAML: {_reason(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings; it should begin with model:, data: or train:")
     return {str(key): value for key, value in content.items()}
@@ -53,9 +53,19 @@ def _part(item: str) -> dict[str, Any]:
     try:
         part = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
     except Exception as error:
-        raise UserError(f"{item!r} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"{item!r} cannot be read: {_reason(error)}; write key=value, such as train.steps=100"
+        ) from error
     assert isinstance(part, dict)
     return {str(name): inner for name, inner in part.items()}
+
+
+def _reason(error: Exception) -> str:
+    """What the parser says, and in which line of the file."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark and problem:
+        return f"{problem} in line {mark.line + 1}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _data_file(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from scaleseg.errors import UserError, choose
+from scaleseg.errors import UserError, choose, reason
 from scaleseg.segmenters.contract import Dense, Normalization, Segmenter
 
 __all__ = ["Dense", "Normalization", "Segmenter", "create_segmenter", "list_segmenters"]
@@ -34,4 +34,4 @@ def create_segmenter(name: str, num_classes: int, options: dict[str, Any] | None
     try:
         return kind(num_classes, **(options or {}))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"model.options of {name} are {options}: {error}") from error
+        raise UserError(f"model.options of {name} are {options}: {reason(error)}") from error

@@ -41,6 +41,7 @@ class LargeFOV(Segmenter):
     align_corners = True
     output_stride = 8
     num_features = 1024
+    bf16_helps_training = True
 
     def __init__(self, num_classes: int, *, pool5a: bool = False, dropout: float = 0.5) -> None:
         super().__init__()

@@ -23,6 +23,11 @@ class Small(Segmenter):
         self, num_classes: int, *, width: int = 16, num_features: int = 64, dilation: int = 2, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        if not (0 < width <= 1024 and 0 < num_features <= 65536 and 0 < dilation <= 1024):
+            raise ValueError(
+                f"width is {width}, num_features {num_features}, dilation {dilation}; expected 1 to 1,024, "
+                "65,536 and 1,024"
+            )
         self.num_features = num_features
         self.trunk = nn.Sequential(
             *_convolution(3, width, stride=2),

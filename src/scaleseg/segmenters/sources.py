@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from scaleseg.errors import UserError
+from scaleseg.errors import UserError, reason
 
 __all__ = ["assign", "read_parameters"]
 
@@ -22,9 +22,9 @@ def read_parameters(path: str | Path) -> dict[str, Tensor]:
         is_safe = path.suffix == ".safetensors"
         content: object = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read as parameters: {_first_line(error)}") from error
+        raise UserError(f"{path} cannot be read as parameters: {reason(error)}") from error
     except Exception as error:
-        raise UserError(f"{path} is no plain state dict: {_first_line(error)}") from error
+        raise UserError(f"{path} is no plain state dict: {reason(error)}") from error
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
@@ -45,6 +45,10 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, fresh:
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise UserError(f"{source}: {name} is {tuple(tensor.shape)}; {tuple(own[name].shape)} is expected")
+        if not tensor.is_floating_point():
+            raise UserError(
+                f"{source}: {name} holds {str(tensor.dtype).removeprefix('torch.')}; real numbers are expected"
+            )
         if not torch.isfinite(tensor).all():
             raise UserError(f"{source}: {name} holds NaN or infinity; fetch the file again")
     with torch.no_grad():
@@ -53,8 +57,5 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, fresh:
 
 
 def _few(names: list[str]) -> str:
+    names = [name if name.isprintable() else repr(name) for name in names]  # a newline would tear the sentence
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") if names else "none"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

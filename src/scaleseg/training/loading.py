@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from scaleseg.config import Config
 from scaleseg.datasets import Dataset
+from scaleseg.devices import worker_start
 from scaleseg.errors import UserError, as_raised
 from scaleseg.transforms import Augment, sample_generator
 
@@ -82,6 +83,7 @@ def batches(dataset: Dataset, config: Config, start: int, share: slice = slice(N
             num_workers=data.workers,
             worker_init_fn=_ignore_interrupts if data.workers else None,
             collate_fn=_collate,
+            multiprocessing_context=worker_start(data.workers),
             prefetch_factor=2 if data.workers else None,
         )
         stream = iter(loader)

@@ -59,7 +59,8 @@ def train(
         with processes.together():
             config, state = begin(run, config, resume or was_restarted(), tell)
             trainer = Trainer(run, config, state, processes, tell)
-        processes.agree("training photographs", trainer.photographs)
+        processes.agree("training photographs; give every machine the same files", trainer.photographs)
+        processes.agree("checkpoints; --out must be a folder that every machine sees", trainer.step)
         trainer.open(config, resumed=state is not None)
         return trainer.run_to_end()
 

@@ -108,11 +108,11 @@ class Processes:
         raise SystemExit(130)
 
     def agree(self, what: str, number: int) -> None:
-        """UserError unless every process has the same whole number."""
+        """UserError unless every process has the same whole number; `what` it is, and what to do."""
         with self.together():
             total = int(self.sum(torch.tensor(number)))
             if total != number * self.count:
-                raise UserError(f"the processes have different {what}; give every machine the same files")
+                raise UserError(f"the processes have different {what}")
 
     def share_batch_norm(self, model: nn.Module) -> None:
         """BatchNorm that is trained counts over all processes where they have GPUs; on CPUs each over its own part."""

@@ -45,9 +45,10 @@ class Progress:
         if step % self.every and step != self.steps:
             return
         now = time.monotonic()
-        speed = self._counted * self.batch / max(now - self._since, 1e-9)
+        passed = now - self._since
+        speed = self._counted * self.batch / passed if passed > 0 else 0.0  # a clock may stand still or go backwards
         self._done += self._counted
-        left = (self.steps - step) * (now - self._begun) / self._done
+        left = max(0.0, (self.steps - step) * (now - self._begun) / self._done)
         self._since, self._counted = now, 0
         per_scale = {f"{s:g}": float(loss) for s, loss in zip(self.scales, losses.per_scale, strict=False)}
         total, fused = float(losses.total), float(losses.fused)

@@ -71,7 +71,7 @@ def choose_class_weights(wish: Any, dataset: Dataset, say: Callable[[str], None]
     numbers = wish if isinstance(wish, list | tuple) else []
     usable = all(isinstance(value, int | float) and 0 <= value < float("inf") for value in numbers)
     if not usable or len(numbers) != len(classes):
-        raise UserError(f"train.class_weights is {wish}; give auto, or {len(classes)} numbers, one a class")
+        raise UserError(f"train.class_weights is {wish}; give null, auto, or {len(classes)} numbers, one a class")
     return torch.tensor([float(value) for value in numbers])
 
 
