@@ -87,7 +87,7 @@ def cli_page() -> str:
     parts = [
         NOTE, "# Command line\n", f"{root.help}\n",
         "`scaleseg VERB --help` says the same in a terminal. `python -m scaleseg` is the same program.\n",
-        "Exit codes: 0 done, 1 something given cannot be used, 2 wrong usage, 130 interrupted.\n",
+        "Exit codes: 0 done, 1 something given cannot be used, 2 wrong usage, 130 interrupted, 141 nobody reads the output.\n",
     ]  # fmt: skip
     for name, command in _verbs(root, "scaleseg"):
         parts += [f"## {name}\n", f"{cleandoc(command.help or '')}\n", *_usage(name, command)]

@@ -1,6 +1,7 @@
 """Training runs of one or more processes for tests, forked from a server that has imported everything: no start-up time."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ from scaleseg.config import merge
 from scaleseg.errors import UserError
 from scaleseg.training import Interrupted, loop, train
 
-__all__ = ["Ended", "Job", "World", "run"]
+__all__ = ["Ended", "Job", "World", "plant", "run"]
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch._dynamo", "torch.utils.tensorboard", "scaleseg.training.loop"])
@@ -27,12 +28,12 @@ CONTEXT.set_forkserver_preload(["torch._dynamo", "torch.utils.tensorboard", "sca
 
 @dataclass(frozen=True)
 class Job:
-    """A run: its settings as a dictionary, its folder, and who is to die when (rank, step), if anybody."""
+    """A run: its settings as a dictionary, its folder, and what is to go wrong (`TROUBLES`), where (rank, call)."""
 
     settings: dict[str, Any]
     folder: Path
     resume: bool = False
-    dies: tuple[int, int] | None = None
+    trouble: tuple[str, int, int] | None = None
     others: tuple[dict[str, Any], ...] = ()
     """Settings of the second, third ... process where they are not the first's."""
     elsewhere: Path | None = None
@@ -41,10 +42,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a process left."""
+    """What a process left; `hung` if it was killed because it did not end."""
 
     code: int
     output: str
+    hung: bool = False
 
 
 class World:
@@ -61,6 +63,13 @@ class World:
         for process in self.processes:
             process.start()
 
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nobody outlives a test that failed."""
+        self.wait(0)
+
     def kill(self, rank: int, number: int = signal.SIGKILL) -> None:
         """Send a signal to one of them."""
         pid = self.processes[rank].pid
@@ -68,26 +77,24 @@ class World:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
-    def wait(self, seconds: float = 60) -> list[Ended]:
-        """Until all have ended; who has not by then is killed and has code -9."""
+    def wait(self, seconds: float = 200) -> list[Ended]:
+        """Until all have ended; who has not by then is killed."""
         deadline = time.monotonic() + seconds
-        for process in self.processes:
+        ended = []
+        for process, log in zip(self.processes, self.logs, strict=True):
             process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
+            hung = process.is_alive()
+            if hung:
                 process.kill()
                 process.join()
-        ended = [
-            Ended(process.exitcode or 0, log.read_text(encoding="utf-8") if log.exists() else "")
-            for process, log in zip(self.processes, self.logs, strict=True)
-        ]
-        for process in self.processes:
-            process.close()
+            ended.append(Ended(process.exitcode or 0, log.read_text(encoding="utf-8") if log.exists() else "", hung))
         return ended
 
 
-def run(job: Job, count: int = 1, seconds: float = 60) -> list[Ended]:
+def run(job: Job, count: int = 1) -> list[Ended]:
     """Start and wait."""
-    return World(job, count).wait(seconds)
+    with World(job, count) as world:
+        return world.wait()
 
 
 def _work(job: Job, rank: int, count: int, port: int, log: Path) -> None:
@@ -101,8 +108,8 @@ def _work(job: Job, rank: int, count: int, port: int, log: Path) -> None:
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
         )
-    if job.dies and job.dies[0] == rank:
-        _die_at(job.dies[1])
+    if job.trouble and job.trouble[1] == rank:
+        plant(job.trouble[0], job.trouble[2])
     settings: Sequence[dict[str, Any]] = (job.settings, *job.others)
     code = 0
     try:
@@ -117,18 +124,39 @@ def _work(job: Job, rank: int, count: int, port: int, log: Path) -> None:
     sys.exit(code)
 
 
-def _die_at(step: int) -> None:
-    """SIGKILL in the middle of a step, counted from 1: the others are in it too, or wait for it."""
-    real, calls = loop.count_valid, 0
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def count_valid(*arguments: Any, **options: Any) -> list[int]:
+
+def _run_out_of_memory() -> None:
+    raise MemoryError
+
+
+def _fill_the_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
+
+
+TROUBLES = {
+    "killed": (loop, "count_valid", _die),  # in the middle of a step: the others are in it too, or wait for it
+    "memory": (loop, "scale_aware_losses", _run_out_of_memory),
+    "disk": (loop.checkpoint, "save", _fill_the_disk),
+}
+"""What can go wrong in a process: the function in whose place it happens."""
+
+
+def plant(trouble: str, at: int) -> None:
+    """Let it happen at a call, counted from 1."""
+    module, name, happen = TROUBLES[trouble]
+    real, calls = getattr(module, name), 0
+
+    def replaced(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if calls == at:
+            happen()
         return real(*arguments, **options)
 
-    loop.count_valid = count_valid
+    setattr(module, name, replaced)
 
 
 def _free_port() -> int:

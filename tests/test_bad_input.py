@@ -285,8 +285,8 @@ def loop(path: Path) -> None:
 
 
 PHOTOGRAPHS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "text": (lambda p: p.write_text("no photograph"), "is no image that can be read; give .jpg, .jpeg, .png"),
-    "nothing": (lambda p: p.write_bytes(b""), "is no image that can be read; give .jpg, .jpeg, .png"),
+    "text": (lambda p: p.write_text("no photograph"), "is no image that can be read; give JPEG, PNG, WebP"),
+    "nothing": (lambda p: p.write_bytes(b""), "is no image that can be read; give JPEG, PNG, WebP"),
     "a JPEG cut short": (truncated_jpeg, "it is damaged or cut short"),
     "a bomb": (lambda p: p.write_bytes(bomb(60_000, 60_000)), "(3600000000 pixels)"),
     "a lesser bomb": (lambda p: p.write_bytes(bomb(16_000, 16_000)), "(256000000 pixels)"),

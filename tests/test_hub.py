@@ -676,6 +676,11 @@ def test_a_model_built_in_python_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert sorted(files_of(folder)) == ["README.md", "config.json", "model.safetensors"]
 
 
+def test_a_model_built_in_python_claims_no_training(tmp_path: Path) -> None:
+    folder = scaleseg.save_pretrained(small_model(), tmp_path / "mine")
+    assert "train" not in json.loads((folder / "config.json").read_text())
+
+
 @pytest.mark.parametrize("fusion", ["average", "max", "attention"])
 def test_what_comes_back_answers_alike(fusion: str, tmp_path: Path) -> None:
     model, images = small_model(fusion), torch.rand(1, 3, 40, 50, generator=torch.Generator().manual_seed(0))

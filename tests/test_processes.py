@@ -6,17 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from conftest import small_config, write_folder
 from launch import Job, World, run
 from scaleseg.config import merge, to_dict
 from scaleseg.errors import UserError
 from scaleseg.training.loading import Stream
+from scaleseg.training.meeting import fresh_room
 from scaleseg.training.processes import Processes, joined
 from test_training import same_bits
 
@@ -80,7 +86,7 @@ def test_a_run_that_lost_a_process_resumes_to_the_same_bits(
 ) -> None:
     config = settings(shared_folder, batch=6)
     run(Job(config, tmp_path / "whole"), count)
-    ended = run(Job(config, tmp_path / "cut", dies=(rank, 6)), count)
+    ended = run(Job(config, tmp_path / "cut", trouble=("killed", rank, 6)), count)
     assert ended[rank].code == -signal.SIGKILL
     assert [other.code for index, other in enumerate(ended) if index != rank] == [1] * (count - 1)
     assert (tmp_path / "cut" / "last").resolve().name == "step-4"
@@ -89,7 +95,7 @@ def test_a_run_that_lost_a_process_resumes_to_the_same_bits(
 
 
 def test_a_lost_process_is_said_in_one_line(shared_folder: Path, tmp_path: Path) -> None:
-    first, _ = run(Job(settings(shared_folder), tmp_path / "run", dies=(1, 2)), 2)
+    first, _ = run(Job(settings(shared_folder), tmp_path / "run", trouble=("killed", 1, 2)), 2)
     assert first.output.splitlines()[-1] == (
         "scaleseg: process 1 of 2: another process of this run was lost; the same command with --resume goes on from "
         "the last checkpoint (torchrun --max-restarts does so by itself)"
@@ -100,9 +106,9 @@ def test_a_lost_process_is_said_in_one_line(shared_folder: Path, tmp_path: Path)
 RESTARTED = """
 import os, sys
 sys.path.insert(0, sys.argv.pop(1))
-from launch import _die_at
+from launch import plant
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
-    _die_at(6)
+    plant("killed", 6)
 from scaleseg.cli import main
 main()
 """
@@ -115,16 +121,46 @@ def test_torchrun_restarts_a_run_that_lost_a_process_from_its_last_checkpoint(
     run(Job(config, tmp_path / "whole"), 2)
     (tmp_path / "recipe.yaml").write_text(json.dumps(config))
     (tmp_path / "script.py").write_text(RESTARTED)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1",
-        "--standalone", str(tmp_path / "script.py"), str(Path(__file__).parent),
-        "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--device", "cpu",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert "going on from step 4" in ended.stdout
+    script = str(tmp_path / "script.py")
+    with torchrun(tmp_path / "recipe.yaml", tmp_path / "run", "--max-restarts", "1", script=script) as started:
+        said = started.communicate(timeout=200)[0]
+    assert started.returncode == 0, said
+    assert "going on from step 4" in said
     assert same_bits(tmp_path / "whole" / "last", tmp_path / "run" / "last")
+
+
+def test_a_restart_never_goes_on_with_a_run_that_another_torchrun_began(shared_folder: Path, tmp_path: Path) -> None:
+    config = settings(shared_folder, steps=3)
+    run(Job(config, tmp_path / "run"), 2)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings(shared_folder, steps=5)))
+    with torchrun(tmp_path / "recipe.yaml", tmp_path / "run", "--max-restarts", "1") as started:
+        said = started.communicate(timeout=200)[0]
+    assert said.count("holds a run already") == 2
+    assert (tmp_path / "run" / "last").resolve().name == "step-3"
+
+
+def test_those_who_are_started_again_meet_in_a_room_without_the_dead() -> None:
+    store = dist.HashStore()
+    for rank in (0, 1):
+        store.set(f"here/{rank}", "dead")
+    store.set("room/dead", "old")
+    rooms: dict[int, dist.Store] = {}
+
+    def enter(rank: int) -> None:
+        rooms[rank] = fresh_room(store, rank, 2, timedelta(seconds=20))
+
+    others = [Thread(target=enter, args=(rank,)) for rank in (1, 0)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    rooms[0].set("word", "heard")
+    assert rooms[1].get("word") == b"heard"
+
+
+def test_who_waits_in_vain_says_so() -> None:
+    with pytest.raises(TimeoutError, match="1 of 2 processes did not come"):
+        fresh_room(dist.HashStore(), 0, 2, timedelta(seconds=0.2))
 
 
 def test_a_mistake_of_all_is_said_once(tmp_path: Path) -> None:
@@ -176,21 +212,100 @@ def test_a_loss_that_is_not_finite_is_said_once(shared_folder: Path, tmp_path: P
     assert ended[1].output == ""
 
 
+def test_settings_that_differ_between_machines_are_refused(shared_folder: Path, tmp_path: Path) -> None:
+    ended = run(Job(settings(shared_folder), tmp_path / "run", others=(settings(shared_folder, lr=0.02),)), 2)
+    assert "scaleseg: the processes have different settings; give every machine the same command" in ended[0].output
+
+
+@pytest.mark.parametrize(
+    ("trouble", "sentence"),
+    [
+        (("memory", 1, 3), "process 2 of 2: out of memory on cpu"),
+        (("disk", 0, 1), "model.safetensors: No space left on device"),
+    ],
+)
+def test_what_only_one_process_runs_out_of_ends_all_and_is_said_once(
+    shared_folder: Path, tmp_path: Path, trouble: tuple[str, int, int], sentence: str
+) -> None:
+    ended = run(Job(settings(shared_folder), tmp_path / "run", trouble=trouble), 2)
+    assert [process.code for process in ended] == [1, 1]
+    assert ended[0].output.splitlines()[-1].startswith(f"scaleseg: {sentence}")
+    assert ended[1].output == ""
+
+
+def in_training(world: World) -> None:
+    """Wait until it is under way."""
+    deadline = time.monotonic() + 200
+    while not world.logs[0].exists() or "step 3/" not in world.logs[0].read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+ENDLESS = {"steps": 100000, "save_every": 100000, "validate_every": 100000}
+
+
 @pytest.mark.parametrize("ranks", [(0, 1), (1,)])
 def test_a_signal_to_any_process_saves_and_ends_all(
     shared_folder: Path, tmp_path: Path, ranks: tuple[int, ...]
 ) -> None:
-    world = World(Job(settings(shared_folder, steps=100000, save_every=100000), tmp_path / "run"), 2)
-    deadline = time.monotonic() + 60
-    while "step 3/" not in world.logs[0].read_text() if world.logs[0].exists() else True:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    for rank in ranks:
-        world.kill(rank, signal.SIGTERM)
-    ended = world.wait()
+    with World(Job(settings(shared_folder, **ENDLESS), tmp_path / "run"), 2) as world:
+        in_training(world)
+        for rank in ranks:
+            world.kill(rank, signal.SIGTERM)
+        ended = world.wait()
     assert [process.code for process in ended] == [130, 130]
     assert "and saved; the same command with --resume goes on" in ended[0].output
     assert (tmp_path / "run" / "last" / "training_state.pt").is_file()
+
+
+def test_a_signal_to_torchrun_saves_although_its_data_workers_get_it_too(shared_folder: Path, tmp_path: Path) -> None:
+    config = settings(shared_folder, **ENDLESS)
+    config["data"]["workers"] = 1
+    (tmp_path / "recipe.yaml").write_text(json.dumps(config))
+    with torchrun(tmp_path / "recipe.yaml", tmp_path / "run") as started:
+        assert started.stdout is not None
+        lines = iter(started.stdout.readline, "")
+        assert any("step 3/" in line for line in lines)
+        started.send_signal(signal.SIGTERM)
+        said = list(lines)
+    assert sum("and saved; the same command with --resume goes on" in line for line in said) == 1
+    assert (tmp_path / "run" / "last" / "training_state.pt").is_file()
+
+
+@contextmanager
+def torchrun(recipe: Path, out: Path, *options: str, script: str = "") -> Iterator["subprocess.Popen[str]"]:
+    """torchrun itself, with two processes."""
+    run_by = [script, str(Path(__file__).parent)] if script else ["-m", "scaleseg"]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options, *run_by),
+        *("train", str(recipe), "--out", str(out), "--device", "cpu"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as started:
+        try:
+            yield started
+        except BaseException:
+            started.kill()
+            raise
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="children are looked up in /proc")
+def test_no_data_worker_outlives_a_killed_trainer(shared_folder: Path, tmp_path: Path) -> None:
+    config = settings(shared_folder, **ENDLESS)
+    config["data"]["workers"] = 1
+    with World(Job(config, tmp_path / "run")) as world:
+        in_training(world)
+        pid = world.processes[0].pid
+        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        world.kill(0)
+        world.wait()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert workers
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(shared_folder: Path, tmp_path: Path) -> None:
@@ -202,7 +317,7 @@ def test_a_resume_on_another_number_of_processes_says_that_bits_differ(shared_fo
     run(Job(settings(shared_folder, steps=3), tmp_path / "run"), 2)
     (ended,) = run(Job(settings(shared_folder), tmp_path / "run", resume=True))
     assert ended.code == 0
-    assert "the same samples on 1 processes instead of 2: not the same bits" in ended.output
+    assert "processes: 2 before, 1 now; the same samples, but not the same bits" in ended.output
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

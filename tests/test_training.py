@@ -142,7 +142,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> Non
     recipe.write_text(json.dumps(to_dict(settings(folder, steps=100000, log_every=1, save_every=1000))))
     command = [sys.executable, "-m", "scaleseg", "train", str(recipe), "--out", str(tmp_path / "run")]
     lines = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
         assert run.stdout is not None
         for line in run.stdout:
             lines.append(line)

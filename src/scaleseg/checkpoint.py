@@ -115,14 +115,20 @@ def save(
     training_state: dict[str, Any] | None = None,
     about: dict[str, Any] | None = None,
     readme: str | None = None,
+    trained: bool = True,
 ) -> None:
-    """Write a checkpoint folder, whole or not at all. `about` (step, metrics) is for readers; `dtype` may be float16."""
+    """Write a checkpoint folder, whole or not at all. `about` (step, metrics) is for readers; `dtype` may be float16.
+
+    `trained`: whether `config.train` is how the parameters came about; else it is left out.
+    """
     narrowed = dict(model.named_parameters()) if dtype else {}  # buffers (statistics, mean colour) stay exact
     tensors = {
         name: tensor.detach().cpu().to(dtype if name in narrowed else tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
     }
     document = {"format": FORMAT, **to_dict(config), "about": about or {}}
+    if not trained:
+        del document["train"]
     with atomic.fresh_folder(folder) as temporary:
         (temporary / "config.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         (temporary / "model.safetensors").write_bytes(save_tensors(tensors, {"format": "pt"}))
@@ -220,7 +226,9 @@ def load_training_state(folder: Path) -> dict[str, Any]:
 
 def _from_hub(name: str | Path, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
     tried = _not_here(Path(name))
-    hub_id = None if isinstance(name, Path) or Path(name).exists() else download.parse(name)
+    # runs/cat beside a folder runs/ is a slip of the pen, and what a stranger calls so must not be taken for it
+    is_path = isinstance(name, Path) or Path(name).exists() or (Path(name).parent.is_dir() and "/" in name)
+    hub_id = None if is_path else download.parse(str(name))
     if hub_id is None:
         raise UserError(f"{tried}; give a folder, one of these, or a Hub id such as org/name")
     repo, inner = hub_id

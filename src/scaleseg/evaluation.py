@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from scaleseg.datasets import Dataset
-from scaleseg.devices import explained, worker_start
+from scaleseg.devices import explained, out_of_reach, worker_start
 from scaleseg.errors import UserError, as_raised
 from scaleseg.geometry import IGNORE
 from scaleseg.metrics import Confusion, Metrics
@@ -93,6 +93,7 @@ def _pairs(dataset: Dataset, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
         dataset,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers,
+        worker_init_fn=out_of_reach if workers else None,
         multiprocessing_context=worker_start(workers),
     )
     try:

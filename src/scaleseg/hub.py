@@ -40,6 +40,10 @@ def from_pretrained(
     Other `classes` (or another number of them) keep the trunk and the attention and renew the head: its parameters are
     then drawn with torch's generator (`torch.manual_seed` repeats them), and `say` is told their names.
     """
+    if isinstance(classes, str):
+        raise UserError(f"classes is {classes!r}, one text; give a list of names, such as [{classes!r}]")
+    if num_classes is not None and not 0 < num_classes <= 255:
+        raise UserError(f"num_classes is {num_classes}; give from 1 to 255")
     if classes is not None and num_classes not in (None, len(classes)):
         raise UserError(f"num_classes is {num_classes}, but {len(classes)} classes are given; give one of them")
     folder = checkpoint.locate(name, revision=revision, token=token, cache_dir=cache_dir)
@@ -49,9 +53,11 @@ def from_pretrained(
     names = tuple(classes) if classes is not None else tuple(map(str, range(num_classes or 0)))
     model = checkpoint.build(_published(replace(config, data=replace(config.data, classes=names))))
     fresh = checkpoint.start_from(model, folder)
+    count = len(config.data.classes)
     if fresh:
         say(
-            f"{name}: {len(names)} classes instead of {len(config.data.classes)}; fresh, to be trained: {', '.join(fresh)}"
+            f"{name}: {len(names)} {'other ' if count == len(names) else ''}classes instead of {count}; "
+            f"fresh, to be trained: {', '.join(fresh)}"
         )
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
@@ -110,22 +116,25 @@ def push_to_hub(
 
 @dataclass(frozen=True)
 class _Source:
-    """What is to be published; `about` are figures, `dtype` is how parameters are stored."""
+    """What is to be published; `about` are figures, `dtype` is how parameters are stored, `trained` as `config` says."""
 
     model: ScaleAware
     config: Config
     about: dict[str, Any]
     dtype: torch.dtype | None
+    trained: bool
 
 
 def _source(model: ScaleAware | str | Path, about: Mapping[str, Any] | None, dtype: torch.dtype | None) -> _Source:
     if isinstance(model, ScaleAware):
-        return _Source(model, _config_of(model), dict(about or {}), dtype)
+        return _Source(model, _config_of(model), dict(about or {}), dtype, trained=False)
     folder = checkpoint.locate(model)
     config = _published(checkpoint.read_config(folder))
     document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     recorded = _figures(document.get("about"))
-    return _Source(checkpoint.load(folder), config, {**recorded, **(about or {})}, dtype or _stored(folder))
+    return _Source(
+        checkpoint.load(folder), config, {**recorded, **(about or {})}, dtype or _stored(folder), trained=True
+    )
 
 
 def _config_of(model: ScaleAware) -> Config:
@@ -182,7 +191,10 @@ def _write(source: _Source, folder: Path, card: str | None) -> None:
     """Everything is on the disk before the first file takes its place, and config.json comes last."""
     scratch = folder / f"{atomic.MARK}model"
     try:
-        checkpoint.save(scratch, source.model, source.config, dtype=source.dtype, about=source.about, readme=card)
+        checkpoint.save(
+            scratch, source.model, source.config, dtype=source.dtype, about=source.about, readme=card,
+            trained=source.trained,
+        )  # fmt: skip
         (folder / "config.json").unlink(missing_ok=True)
         for name in FILES:
             if (scratch / name).exists():

@@ -165,7 +165,9 @@ def _told(name: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{name} does not exist") from None
     except UnidentifiedImageError:
-        raise UserError(f"{name} is no image that can be read; give {', '.join(IMAGE_SUFFIXES)}") from None
+        raise UserError(
+            f"{name} is no image that can be read; give JPEG, PNG, WebP, BMP or TIFF (convert GIF, HEIC, AVIF and the like)"
+        ) from None
     except Image.DecompressionBombError as error:
         raise UserError(f"{name} is refused ({str(error).rstrip('.')}); shrink it") from None
     except MemoryError as error:

@@ -127,6 +127,8 @@ def create_model(
     Give `classes` (their names) or `num_classes` (they are then called "0", "1", ...).
     `options` are the segmenter's own settings, such as `{"output_stride": 8}` of lite0 or `{"pool5a": True}` of largefov.
     """
+    if isinstance(classes, str):
+        raise UserError(f"classes is {classes!r}, one text; give a list of names, such as [{classes!r}]")
     names = tuple(classes) if classes is not None else tuple(str(index) for index in range(num_classes or 0))
     if not 0 < len(names) <= 255 or num_classes not in (None, len(names)):
         given = (

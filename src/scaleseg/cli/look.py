@@ -23,9 +23,7 @@ def demo(
         list[Path] | None, typer.Argument(help="Photographs to show instead of the built-in ones.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("scaleseg-demo"),
-    model: Annotated[
-        str, typer.Option(help="A checkpoint folder, or the name of a bundled model.")
-    ] = "voc-animals-lite",
+    model: Annotated[str, typer.Option(help="A checkpoint folder, a bundled name, or a Hub id.")] = "voc-animals-lite",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Segment real photographs with the bundled model and write a page that shows which scale was believed where."""

@@ -1,7 +1,6 @@
 """train, evaluate, predict."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +36,7 @@ def train(
 ) -> None:
     """Train a model; a killed run goes on with --resume. Many GPUs: torchrun --nproc-per-node N -m scaleseg train ..."""
     from scaleseg.recipes import load_recipe
-    from scaleseg.training import Interrupted
+    from scaleseg.training import Interrupted, speaks
     from scaleseg.training import train as run
 
     try:
@@ -45,7 +44,7 @@ def train(
     except Interrupted as stop:
         say(f"scaleseg: {stop}", error=True)
         raise typer.Exit(130) from None
-    if os.environ.get("RANK", "0") == "0":  # of many processes the first speaks
+    if speaks():
         say(f"done: {folder} (also {out}/last); next: scaleseg evaluate {out}/best data.val=...")
 
 
@@ -106,7 +105,7 @@ def predict(
     where = choose_device(device)
     model = place(load(checkpoint), where)
     exact = choose_precision(precision, where, helps=model.segmenter.bf16_helps)
-    say(f"{len(items)} images, {describe(where)}, {exact}")
+    say(f"{len(items)} {'image' if len(items) == 1 else 'images'}, {describe(where)}, {exact}")
     with bar("predicting", len(items)) as advance:
 
         def report(item: Item, problem: str | None) -> None:
@@ -114,7 +113,9 @@ def predict(
             if problem:
                 say(f"scaleseg: skipped: {problem}", error=True)
 
-        outcome = segment_files(model, items, out, save=save.split(","), precision=exact, report=report)
+        outcome = segment_files(
+            model, items, out, save=[kind.strip() for kind in save.split(",")], precision=exact, report=report
+        )
     say(f"{len(outcome.done)} of {len(items)} images segmented into {out}/")
     if outcome.failed:
         raise typer.Exit(1)

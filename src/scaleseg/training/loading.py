@@ -1,6 +1,5 @@
 """Training batches as one endless, seeded stream of samples that can be entered at any step."""
 
-import signal
 import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from scaleseg.config import Config
 from scaleseg.datasets import Dataset
-from scaleseg.devices import worker_start
+from scaleseg.devices import out_of_reach, worker_start
 from scaleseg.errors import UserError, as_raised
 from scaleseg.transforms import Augment, sample_generator
 
@@ -81,7 +80,7 @@ def batches(dataset: Dataset, config: Config, start: int, share: slice = slice(N
             batch_size=len(range(settings.batch)[share]),
             sampler=Stream(len(dataset), settings.seed, settings.batch, start, settings.steps, share),
             num_workers=data.workers,
-            worker_init_fn=_ignore_interrupts if data.workers else None,
+            worker_init_fn=out_of_reach if data.workers else None,
             collate_fn=_collate,
             multiprocessing_context=worker_start(data.workers),
             prefetch_factor=2 if data.workers else None,
@@ -96,8 +95,3 @@ def batches(dataset: Dataset, config: Config, start: int, share: slice = slice(N
 def _collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
     images, labels, names = zip(*samples, strict=True)
     return Batch(torch.stack(images), torch.stack(labels), list(names))
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; only the trainer may act on it. SIGTERM must still end a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -19,15 +19,15 @@ from torch import Tensor
 from scaleseg import checkpoint
 from scaleseg.config import Config
 from scaleseg.datasets import Subset, open_training
-from scaleseg.devices import autocast, choose_precision, describe, explained, memory_format, no_tf32, place
+from scaleseg.devices import autocast, choose_precision, describe, explained, keep_memory, memory_format, no_tf32, place
 from scaleseg.errors import UserError
 from scaleseg.evaluation import count
 from scaleseg.loss import Losses, count_valid, scale_aware_losses
 from scaleseg.training.loading import Batch, batches
 from scaleseg.training.optimizer import create_optimizer, freeze_batch_norm, rate, set_rate
-from scaleseg.training.processes import Processes, joined, was_restarted
+from scaleseg.training.processes import Processes, joined, launch
 from scaleseg.training.progress import Progress
-from scaleseg.training.run_folder import RunFolder
+from scaleseg.training.run_folder import RunFolder, fingerprint
 from scaleseg.training.signals import GO_ON, Interrupted, ended_workers, interrupts
 from scaleseg.training.start import begin, choose_class_weights, create
 
@@ -56,12 +56,17 @@ def train(
         with processes.together():
             if processes.first:
                 held.enter_context(run)
+        mark, again = launch()
+        again = processes.any(again) and processes.any(processes.first and run.claimed() == mark)
         with processes.together():
-            config, state = begin(run, config, resume or was_restarted(), tell)
+            config, state = begin(run, config, resume or again, tell)
             trainer = Trainer(run, config, state, processes, tell)
+        processes.agree("settings; give every machine the same command", fingerprint(trainer.config))
         processes.agree("training photographs; give every machine the same files", trainer.photographs)
         processes.agree("checkpoints; --out must be a folder that every machine sees", trainer.step)
-        trainer.open(config, resumed=state is not None)
+        with processes.together():
+            trainer.open(config, mark, resumed=state is not None)
+        processes.spread(trainer.numbers())
         return trainer.run_to_end()
 
 
@@ -86,6 +91,8 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model, self.fresh = create(config, state, run, say)
         place(self.model, self.device)
+        if self.device.type == "cpu":
+            keep_memory()
         pretrained = config.model.pretrained != "none" or config.train.init_from is not None
         self.frozen = config.train.freeze_bn and pretrained
         if self.frozen:
@@ -104,13 +111,13 @@ class Trainer:
         many = f", {processes.count} processes" if processes.count > 1 else ""
         say(f"device {describe(self.device)}, {self.precision}{many}")
 
-    def open(self, config: Config, *, resumed: bool) -> None:
+    def open(self, config: Config, mark: str, *, resumed: bool) -> None:
         """Take the folder: not before all else is found good, so that a mistyped path does not take it."""
-        self.processes.spread(self._numbers())
         if not self.processes.first:
             return
         self.run.forget_after(self.step)  # also what ended before its first checkpoint
         self.run.write_config(config)
+        self.run.claim(mark)
         if resumed:
             self.run.point("last", self.step)
             best = (self.best.step if self.dev_set is not None else 0) or self.step
@@ -135,10 +142,11 @@ class Trainer:
                 progress.step(self.step, losses, lr)
                 at_end = self.step == settings.steps
                 improved = (at_end or not self.step % settings.validate_every) and self._validate(progress)
-                stopping = processes.any(bool(interrupted)) and not at_end
-                overdue = time.monotonic() - saved > 60 * settings.save_minutes
+                late = processes.first and time.monotonic() - saved > 60 * settings.save_minutes
+                stopping, overdue = processes.sum(torch.tensor([bool(interrupted) and not at_end, late]).int()).tolist()
                 if at_end or improved or stopping or overdue or not self.step % settings.save_every:
-                    self._save()
+                    with processes.together():
+                        self._save()
                     saved = time.monotonic()
                 if stopping:
                     processes.leave(Interrupted(f"stopped at step {self.step} and saved; {GO_ON}"))
@@ -157,7 +165,8 @@ class Trainer:
         own = count_valid(grid, labels, extra_supervision=settings.extra_supervision)
         valid: list[int] = self.processes.sum(torch.tensor(own)).tolist()
         cut = zip(images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True)
-        with explained(self.device, "lower train.batch or data.crop, or raise train.accumulate"), no_tf32(self.device):
+        remedy = "lower train.batch or data.crop, or raise train.accumulate"
+        with self.processes.together(), explained(self.device, remedy), no_tf32(self.device):
             parts = [self._backward(image_part, label_part, valid) for image_part, label_part in cut]
         self.processes.add([p.grad for p in self.model.parameters() if p.grad is not None])
         losses = self._summed(parts)
@@ -188,7 +197,7 @@ class Trainer:
         losses.total.backward()  # type: ignore[no-untyped-call]
         return Losses(losses.total.detach(), losses.fused, losses.per_scale)
 
-    def _numbers(self) -> list[Tensor]:
+    def numbers(self) -> list[Tensor]:
         """Parameters and statistics: what all processes must hold alike."""
         return [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
 
@@ -220,7 +229,7 @@ class Trainer:
         settings = self.config.train
         broken = [name for name, parameter in self.model.named_parameters() if not torch.isfinite(parameter).all()]
         if broken:
-            self.processes.fail(
+            raise UserError(
                 f"at step {self.step} {broken[0]} is not finite, and is not saved; lower train.lr and go on"
             )
         if not self.processes.first:
@@ -250,7 +259,7 @@ class Trainer:
         self.say(f"going on from step {self.step}")
         settings, before = self.config.train, state.get("processes", 1)
         if before != self.processes.count:
-            self.say(f"the same samples on {self.processes.count} processes instead of {before}: not the same bits")
+            self.say(f"processes: {before} before, {self.processes.count} now; the same samples, but not the same bits")
         if settings.schedule == "poly" and settings.steps > (settings.schedule_steps or settings.steps):
             self.say(f"warning: train.schedule_steps is {settings.schedule_steps}; beyond it the learning rate is zero")
 

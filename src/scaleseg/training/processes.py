@@ -14,11 +14,13 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from scaleseg.devices import choose_device
-from scaleseg.errors import UserError
+from scaleseg.errors import UserError, reason
+from scaleseg.training.meeting import fresh_room
 
-__all__ = ["Processes", "joined", "was_restarted"]
+__all__ = ["Processes", "joined", "launch", "speaks"]
 
 SILENCE = timedelta(minutes=15)
 """A process that says nothing for so long, at the start or in a step, counts as lost."""
@@ -27,9 +29,16 @@ _BROKEN = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by pee
 """What the messages of torch.distributed have in common when the other end is gone."""
 
 
-def was_restarted() -> bool:
-    """Whether `torchrun --max-restarts` started this run again after a process was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def speaks() -> bool:
+    """Whether this process speaks for the run: the first of many, or the only one."""
+    return _place()[0] == 0
+
+
+def launch() -> tuple[str, bool]:
+    """Which torchrun this is ("" without one), and whether it started its processes again after one was lost."""
+    run = os.environ.get("TORCHELASTIC_RUN_ID")
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return (f"{run} {os.getppid()}", again) if run is not None else ("", False)
 
 
 @contextmanager
@@ -42,11 +51,13 @@ def joined(device: str) -> Iterator["Processes"]:
     where = _own_device(device, local)
     if where.type == "cuda":
         torch.cuda.set_device(where)
+    backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo", timeout=SILENCE)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"process {rank + 1} of {count} cannot meet the others ({reason})") from error
+        store, _, _ = next(rendezvous("env://", timeout=SILENCE))
+        room = fresh_room(store, rank, count, SILENCE)
+        dist.init_process_group(backend, store=room, rank=rank, world_size=count, timeout=SILENCE)
+    except (RuntimeError, ValueError, TimeoutError) as error:
+        raise UserError(f"process {rank + 1} of {count} cannot meet the others ({reason(error)})") from error
     try:
         yield Processes(where, rank, count)
     finally:
@@ -84,14 +95,14 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What every process must get through: one's UserError ends all of them, and is said once."""
+        """What every process must get through: one's mistake or full disk ends all of them, and is said once."""
         problem: str | None = None
         try:
             yield
-        except UserError as error:
+        except (UserError, OSError) as error:
             if self.count == 1:
                 raise
-            problem = str(error)
+            problem = f"{error.filename or 'a file'}: {error.strerror}" if isinstance(error, OSError) else str(error)
         if self.any(problem is not None):
             self.fail(self._first_of(problem))
 
@@ -170,7 +181,7 @@ def _take_apart(flat: Tensor, tensors: Sequence[Tensor]) -> None:
 def _place() -> tuple[int, int, int]:
     """Rank, number of processes, rank on this machine, as torchrun sets them."""
     given = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
-    if given["WORLD_SIZE"] in (None, "", "1"):
+    if given["WORLD_SIZE"] in (None, "", "0", "1"):
         return 0, 1, 0
     missing = [name for name, value in given.items() if not value]
     numbers = [given[name] or "" for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
@@ -180,6 +191,8 @@ def _place() -> tuple[int, int, int]:
             "with torchrun --nproc-per-node N -m scaleseg train ..., or unset WORLD_SIZE"
         )
     rank, count, local = (int(value) for value in numbers)
+    if rank >= count:
+        raise UserError(f"RANK is {rank} and WORLD_SIZE {count}; ranks go from 0 to {count - 1}: start with torchrun")
     return rank, count, local
 
 
@@ -190,4 +203,9 @@ def _own_device(name: str, local: int) -> torch.device:
     device = choose_device(name)
     if device.type == "mps":
         raise UserError("many processes cannot share the device mps; start one process, or use --device cpu")
-    return choose_device(f"cuda:{local}") if device.type == "cuda" else device
+    if device.type == "cuda" and local >= torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise UserError(
+            f"process {local + 1} of this machine has no GPU of its own: it shows {there}; start with --nproc-per-node {there}"
+        )
+    return torch.device("cuda", local) if device.type == "cuda" else device

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +17,7 @@ from scaleseg import atomic
 from scaleseg.config import Config, merge, to_dict
 from scaleseg.errors import UserError
 
-__all__ = ["RunFolder", "differences"]
+__all__ = ["RunFolder", "differences", "fingerprint"]
 
 _held: set[IO[str]] = set()
 
@@ -42,14 +43,19 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
+            lock = (self.path / ".lock").open("a+", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{self.path} cannot be written ({error.strerror}); choose another --out") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.close()
             raise UserError(f"another run is writing to {self.path}; wait for it, or choose another --out") from None
+        except OSError as error:
+            lock.close()
+            raise UserError(
+                f"{self.path} cannot be locked ({error.strerror}); choose an --out on a file system that has locks"
+            ) from error
         self._lock = lock
         _held.add(lock)
         for folder in (self.path, self.checkpoints):
@@ -60,6 +66,20 @@ class RunFolder:
         if self._lock:
             _held.discard(self._lock)
             self._lock.close()
+
+    def claimed(self) -> str:
+        """The mark of the last torchrun that trained here; "" if none did."""
+        try:
+            return (self.path / ".lock").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
+
+    def claim(self, mark: str) -> None:
+        """Leave a mark, so that a torchrun which starts again knows its own run from another's."""
+        assert self._lock
+        self._lock.truncate(0)
+        self._lock.write(mark)
+        self._lock.flush()
 
     def read_config(self) -> Config:
         """The settings that the run was started with."""
@@ -121,6 +141,14 @@ def differences(before: Config, now: Config) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _may_change(key, old.get(key), new.get(key))
     ]
+
+
+def fingerprint(config: Config) -> int:
+    """A number for the settings that every process must share: all but where things lie on its machine."""
+    flat = _flat(to_dict(config))
+    local = {"data.root", "data.train", "data.val", "data.workers", "model.pretrained", "train.init_from"}
+    local |= {"data.dev"} if isinstance(flat["data.dev"], str) else set()
+    return zlib.crc32(json.dumps([(key, value) for key, value in sorted(flat.items()) if key not in local]).encode())
 
 
 FREE = {

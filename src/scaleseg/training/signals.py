@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from scaleseg.training.processes import speaks
+
 __all__ = ["GO_ON", "Interrupted", "ended_workers", "interrupts"]
 
 GO_ON = "the same command with --resume goes on"
@@ -37,7 +39,7 @@ def interrupts() -> Iterator[list[int]]:
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
 
     def catch(number: int, frame: FrameType | None) -> None:
-        if not caught and os.environ.get("RANK", "0") == "0":
+        if not caught and speaks():
             os.write(
                 2, b"stopping after this step" + (b"\n" if under_torchrun else b"; once more stops at once, unsaved\n")
             )
