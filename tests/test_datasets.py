@@ -372,7 +372,7 @@ def test_a_missing_photograph_of_voc_is_named(voc: Path) -> None:
 
 def test_a_mask_of_another_size_of_voc_is_named(voc: Path) -> None:
     save_mask(voc / "VOC2012/SegmentationClassAug/a.png", [[0, 0]])
-    with pytest.raises(UserError, match=r"a\.png is \(1, 2\), its photograph \(9, 12\)"):
+    with pytest.raises(UserError, match=r"a\.png is 2 x 1, its photograph 12 x 9"):
         VOC(voc, "trainaug")[0]
 
 

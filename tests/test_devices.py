@@ -207,7 +207,7 @@ def test_a_device_that_is_not_there_is_refused_with_what_is(
 
 def test_cuda_on_a_torch_built_without_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, built=False)
-    with pytest.raises(UserError, match=r"built without CUDA.*pip uninstall -y torch && pip install scaleseg"):
+    with pytest.raises(UserError, match=r"built without CUDA.*pip uninstall -y torch && pip install torch"):
         choose_device("cuda")
 
 

@@ -260,7 +260,7 @@ def test_the_cause_of_one_thread_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("built", "visible", "said"),
     [
-        (None, None, "is built without CUDA; run: pip uninstall -y torch && pip install scaleseg"),
+        (None, None, "is built without CUDA; run: pip uninstall -y torch && pip install torch"),
         ("12.8", "", "CUDA_VISIBLE_DEVICES hides every GPU"),
         ("12.8", None, "update the driver"),
     ],

@@ -676,6 +676,15 @@ def test_a_model_built_in_python_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert sorted(files_of(folder)) == ["README.md", "config.json", "model.safetensors"]
 
 
+def test_the_card_that_lies_beside_a_checkpoint_goes_along(tmp_path: Path) -> None:
+    first = scaleseg.save_pretrained(small_model(), tmp_path / "first")
+    (first / "README.md").write_text("# Cats\n\nTrained on mine.\n")
+    written = (scaleseg.save_pretrained(first, tmp_path / "second", license="cc0-1.0") / "README.md").read_text()
+    assert written.startswith("---\nlibrary_name: scaleseg")
+    assert 'license: "cc0-1.0"' in written
+    assert written.endswith("# Cats\n\nTrained on mine.\n")
+
+
 def test_a_model_built_in_python_claims_no_training(tmp_path: Path) -> None:
     folder = scaleseg.save_pretrained(small_model(), tmp_path / "mine")
     assert "train" not in json.loads((folder / "config.json").read_text())

@@ -16,8 +16,9 @@ MARK = ".writing-"
 def write(path: Path, content: bytes | str) -> None:
     """Replace a file's content in one step."""
     temporary = _beside(path)
+    temporary.unlink(missing_ok=True)  # and "x": in a shared folder somebody may have put a link there
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

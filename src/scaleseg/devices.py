@@ -212,7 +212,7 @@ def _instead(kind: str, there: int) -> str:
     if kind == "cuda" and not torch.version.cuda and not torch.version.hip:
         return (
             f"this PyTorch ({torch.__version__}) is built without CUDA; install one with it (on Linux: "
-            "pip uninstall -y torch && pip install scaleseg), or use --device auto"
+            "pip uninstall -y torch && pip install torch), or use --device auto"
         )
     if kind == "cuda" and not there:
         return "PyTorch sees no CUDA device here (scaleseg doctor may tell why); use --device auto"

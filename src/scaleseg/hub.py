@@ -116,13 +116,18 @@ def push_to_hub(
 
 @dataclass(frozen=True)
 class _Source:
-    """What is to be published; `about` are figures, `dtype` is how parameters are stored, `trained` as `config` says."""
+    """What is to be published.
+
+    `about` are figures, `dtype` is how parameters are stored, `trained` whether as `config` says; `card` is one that
+    lay beside the checkpoint.
+    """
 
     model: ScaleAware
     config: Config
     about: dict[str, Any]
     dtype: torch.dtype | None
     trained: bool
+    card: str | None = None
 
 
 def _source(model: ScaleAware | str | Path, about: Mapping[str, Any] | None, dtype: torch.dtype | None) -> _Source:
@@ -133,8 +138,17 @@ def _source(model: ScaleAware | str | Path, about: Mapping[str, Any] | None, dty
     document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     recorded = _figures(document.get("about"))
     return _Source(
-        checkpoint.load(folder), config, {**recorded, **(about or {})}, dtype or _stored(folder), trained=True
+        checkpoint.load(folder), config, {**recorded, **(about or {})}, dtype or _stored(folder), True, _beside(folder)
     )
+
+
+def _beside(folder: Path) -> str | None:
+    """The card of a checkpoint: what its author wrote of data, licence and limits goes along."""
+    path = folder / "README.md"
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); mend it or move it away") from error
 
 
 def _config_of(model: ScaleAware) -> Config:
@@ -230,7 +244,10 @@ def _push(folder: Path, repo: str, branch: str | None, private: bool, message: s
 
 
 def _card(source: _Source, name: str, license: str | None, base_model: str | None) -> str:
-    """The model card: what the settings and `about` say, and nothing else. `name` is what loads the model."""
+    """The model card: its author's, or what the settings and `about` say. `name` is what loads the model."""
+    if source.card is not None:
+        head = f"---\n{_front_matter(source.config.model, license, base_model)}\n---\n\n"
+        return source.card if source.card.startswith("---") else head + source.card
     settings, classes = source.config.model, source.config.data.classes
     scales = ", ".join(f"{scale:g}" for scale in settings.scales)
     stored = source.dtype or next(source.model.parameters()).dtype

@@ -6,7 +6,9 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-__all__ = ["Dataset", "Subset"]
+from scaleseg.errors import UserError
+
+__all__ = ["Dataset", "Subset", "check_sizes"]
 
 
 @runtime_checkable
@@ -28,6 +30,14 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Int64[Tensor, "H W"]]:
         """RGB, and class ids with 255 = void; UserError names a file that cannot be used."""
         ...
+
+
+def check_sizes(mask: str, labels: Sequence[int], image: Sequence[int]) -> None:
+    """UserError unless a mask, called `mask`, has as many (rows, columns) as its photograph."""
+    if tuple(labels) != tuple(image):
+        raise UserError(
+            f"{mask} is {labels[1]} x {labels[0]}, its photograph {image[1]} x {image[0]}; they must be of one size"
+        )
 
 
 class Subset:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scaleseg.config import DataConfig
 from scaleseg.datasets.archive import Archive
+from scaleseg.datasets.contract import check_sizes
 from scaleseg.errors import UserError
 from scaleseg.geometry import IGNORE
 from scaleseg.images import IMAGE_SUFFIXES, read, read_labels
@@ -73,11 +74,7 @@ class Folder:
         pair = self.pairs[index]
         image = read(pair.archive.read(pair.image), pair.archive.label(pair.image))
         ids = self.read_ids(index)
-        if ids.shape != image.shape[1:]:
-            raise UserError(
-                f"{pair.archive.label(pair.mask)} is {ids.shape[1]} x {ids.shape[0]}, its photograph "
-                f"{image.shape[2]} x {image.shape[1]}; they must be of one size"
-            )
+        check_sizes(pair.archive.label(pair.mask), ids.shape, image.shape[1:])
         labels = self.table[ids]
         if labels.min(initial=0) < 0:
             unknown = sorted(np.unique(ids[labels < 0]).tolist())

@@ -11,6 +11,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from scaleseg.config import DataConfig
+from scaleseg.datasets.contract import check_sizes
 from scaleseg.errors import UserError
 from scaleseg.images import read, read_labels
 
@@ -58,8 +59,7 @@ class VOC:
                 f"{name} has no mask in {' or '.join(folder.name for folder in self.masks)} of {self.folder}"
             )
         labels = torch.from_numpy(read_labels(mask)).long()
-        if labels.shape != image.shape[1:]:
-            raise UserError(f"{mask} is {tuple(labels.shape)}, its photograph {tuple(image.shape[1:])} (rows, columns)")
+        check_sizes(str(mask), labels.shape, image.shape[1:])
         if bool(((labels >= len(CLASSES)) & (labels != 255)).any()):
             raise UserError(f"{mask} has an id above 20 that is not 255; it is no VOC mask")
         return image, labels

@@ -46,7 +46,7 @@ def models(report: Report) -> None:
     from scaleseg.checkpoint import list_bundled, load
 
     facts = {}
-    again = "run: pip install --force-reinstall --no-deps scaleseg"
+    again = "install scaleseg again (in a checkout: pip install --force-reinstall --no-deps .)"
     for name in list_bundled():
         try:
             load(name)
@@ -169,7 +169,7 @@ def _driver(report: Report, *, has_cuda: bool) -> None:
     if not torch.version.cuda:
         report.warnings.append(
             f"an NVIDIA driver ({driver}) is here, but torch {torch.__version__} is built without CUDA; "
-            "run: pip uninstall -y torch && pip install scaleseg"
+            "run: pip uninstall -y torch && pip install torch"
         )
     elif os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         report.warnings.append("CUDA_VISIBLE_DEVICES hides every GPU; run: unset CUDA_VISIBLE_DEVICES")

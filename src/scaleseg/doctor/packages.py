@@ -36,7 +36,9 @@ def required(report: Report) -> None:
             report.problems.append(f"{name} {version} does not import ({error}); run: {again}")
     report.add("packages", facts, ", ".join(f"{name} {version or 'missing'}" for name, version in facts.items()))
     if not facts:
-        report.warnings.append("scaleseg is not installed, so what it needs is not known; run: pip install scaleseg")
+        report.warnings.append(
+            "scaleseg is not installed, so what it needs is not known; run: pip install . (in the checkout)"
+        )
     if not report.problems:
         _combinations(report)
 
