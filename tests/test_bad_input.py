@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pwd
+import re
 import resource
 import shutil
 import signal
@@ -630,6 +631,11 @@ VERBS = {
 THOROUGH = os.environ.get("SCALESEG_TORTURE") == "long"
 """Minutes instead of a minute: every write and many more moments."""
 MOMENTS = 100 if THOROUGH else 4
+STOPPED = (
+    r"scaleseg: interrupted\n|stopping after this step; once more stops at once, unsaved\n"
+    r"(scaleseg: stopped at step \d and saved; the same command with --resume goes on\n)?"
+)
+"""What Ctrl-C leaves on stderr; in a run's last step there is nothing left to stop."""
 STRIDE = 1 if THOROUGH else 7
 
 
@@ -668,10 +674,7 @@ def test_ctrl_c_at_any_moment_ends_in_one_line_and_nothing_half_written(
         print(moment, calls, ended)
         assert ended.code == 130 or "done: " in ended.out  # in a run's last step there is nothing left to stop
         assert "Traceback" not in ended.err + ended.out
-        assert ended.err.splitlines() in (
-            ["scaleseg: interrupted"],
-            ["stopping after this step; once more stops at once, unsaved"],
-        )
+        assert re.fullmatch(STOPPED, ended.err)
         if verb != "train":
             whole(world)
 

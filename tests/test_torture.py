@@ -54,7 +54,8 @@ def _until_one_dies(folder: Path, seeds: range, seconds: float, asleep: float) -
             process.kill()
     if len(ended) < len(seeds):
         seed = seeds[len(ended)]
-        assert (folder / f"seed-{seed}").exists(), f"no mutant was begun: {(folder / 'start').read_text()}"
+        said = "".join(path.read_text() for path in (folder / "start", folder / "stderr") if path.exists())
+        assert (folder / f"seed-{seed}").exists(), f"{seed} was not begun, exit code {process.returncode}: {said}"
         reason = "it slept" if slept else _cause(process.returncode, seconds)
         stack = (folder / "stack").read_text() + (folder / "stderr").read_text()[-3_000:]
         ended.append({"seed": seed, "outcome": "failed", "detail": f"the process ended: {reason}\n{stack}"})

@@ -35,10 +35,12 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a model; a killed run goes on with --resume. Many GPUs: torchrun --nproc-per-node N -m scaleseg train ..."""
+    from scaleseg.devices import keep_memory
     from scaleseg.recipes import load_recipe
     from scaleseg.training import Interrupted, speaks
     from scaleseg.training import train as run
 
+    keep_memory()
     try:
         folder = run(load_recipe(recipe, overrides or []), out, resume=resume, device=device, say=say)
     except Interrupted as stop:

@@ -19,7 +19,7 @@ from torch import Tensor
 from scaleseg import checkpoint
 from scaleseg.config import Config
 from scaleseg.datasets import Subset, open_training
-from scaleseg.devices import autocast, choose_precision, describe, explained, keep_memory, memory_format, no_tf32, place
+from scaleseg.devices import autocast, choose_precision, describe, explained, memory_format, no_tf32, place
 from scaleseg.errors import UserError
 from scaleseg.evaluation import count
 from scaleseg.loss import Losses, count_valid, scale_aware_losses
@@ -91,8 +91,6 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model, self.fresh = create(config, state, run, say)
         place(self.model, self.device)
-        if self.device.type == "cpu":
-            keep_memory()
         pretrained = config.model.pretrained != "none" or config.train.init_from is not None
         self.frozen = config.train.freeze_bn and pretrained
         if self.frozen:
