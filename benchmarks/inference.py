@@ -13,20 +13,18 @@ the weights differ over the image. `--pretrained` takes the trunk from a file.
 
 import argparse
 import json
-import os
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from machine import machine, peak_gflops, timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,14 +35,12 @@ from scaleseg.images import read, to_tensor
 from scaleseg.model import ScaleAware, create_model
 from scaleseg.segmentation import predict
 
-__all__ = ["compare", "flops", "main", "parts_seconds", "peak_gflops", "plain_parameters", "plain_share_net", "prepare"]
+__all__ = ["compare", "flops", "main", "parts_seconds", "plain_parameters", "plain_share_net", "prepare"]
 
 SCALES = (1.0, 0.75, 0.5)
 NUM_CLASSES = 21
 STAGES = (("conv1", 2, 2), ("conv2", 2, 2), ("conv3", 3, 2), ("conv4", 3, 1), ("conv5", 3, 1))
 """(name, convolutions, stride of the pooling behind them): VGG-16 as DeepLab-LargeFOV has it."""
-PEAK_SHAPES = ((256, 65), (256, 129), (512, 65))
-"""(channels, side) of the 3x3 convolutions that show what this machine can do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads or threads_before)
     try:
         command = shlex.join(["python", "benchmarks/inference.py", *given])
-        report = {"command": command, **_machine(), **_measure(options)}
+        report = {"command": command, **machine(), **_measure(options)}
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
@@ -94,18 +90,6 @@ def flops(forward: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def peak_gflops(dtype: torch.dtype, repeats: int = 5) -> float:
-    """The most that a large 3x3 convolution in channels_last was measured to reach; 1e9 operations a second."""
-    best = 0.0
-    for channels, side in PEAK_SHAPES:
-        layer = nn.Conv2d(channels, channels, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
-        maps = torch.randn(1, channels, side, side).to(dtype).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            seconds = [_seconds(layer, maps) for _ in range(1 + repeats)][1:]
-        best = max(best, 2 * 9 * channels**2 * side**2 / min(seconds) / 1e9)
-    return best
-
-
 def prepare(pretrained: str) -> ScaleAware:
     """The model as `scaleseg.load` would give it (channels_last, evaluation mode), its attention not uniform."""
     torch.manual_seed(0)
@@ -128,7 +112,7 @@ def parts_seconds(model: ScaleAware, image: Tensor) -> dict[str, float]:
         _stopwatch(model.fusion, "embed", heads),
         _stopwatch(model.fusion, "weights", heads),
     ):
-        whole = _seconds(_ours, model, image)
+        whole = timed(_ours, model, image)
     parts = {f"scale {scale:g}": lap for scale, lap in zip(model.scales, laps, strict=True)}
     return {**parts, "attention head": sum(heads), "rest": whole - sum(laps) - sum(heads)}
 
@@ -140,8 +124,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     scores = {"plain": _plain(parameters, image), "ours": _ours(model, image)}  # the warm-up of each
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
     for _ in range(options.runs):
-        seconds["plain"].append(_seconds(_plain, parameters, image))
-        seconds["ours"].append(_seconds(_ours, model, image))
+        seconds["plain"].append(timed(_plain, parameters, image))
+        seconds["ours"].append(timed(_ours, model, image))
     medians = {name: median(values) for name, values in seconds.items()}
     on_meta = {name: tensor.to("meta") for name, tensor in parameters.items()}
     operations = flops(lambda: plain_share_net(on_meta, image.to("meta")))
@@ -198,12 +182,6 @@ def _interpolate(maps: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(maps, size=list(size), mode="bilinear", align_corners=True)
 
 
-def _seconds(do: Callable[..., object], *arguments: object) -> float:
-    begin = time.perf_counter()
-    do(*arguments)
-    return time.perf_counter() - begin
-
-
 @contextmanager
 def _stopwatch(module: nn.Module, method: str, laps: list[float]) -> Iterator[None]:
     """The seconds of each call of `module.method` go to `laps`."""
@@ -232,23 +210,6 @@ def _photograph(path: Path | None, size: int) -> tuple[Tensor, str]:
     except ImportError:
         return torch.randint(0, 256, (3, size, size), dtype=torch.uint8), "noise"
     return resize_photo(to_tensor(Image.fromarray(chelsea())), (size, size)), "chelsea (scikit-image)"
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "processors": os.cpu_count(),
-        "cpu": _cpu(),
-    }
-
-
-def _cpu() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _print(report: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
-"""The inference benchmark: that it compares the same network, counts right and writes everything down."""
+"""The benchmarks: that they compare the same network, time the real trainer, count right and write everything down."""
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -8,12 +9,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from scaleseg.images import read, read_labels
 from scaleseg.segmentation import predict
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "inference.py"
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SCRIPT = FOLDER / "inference.py"
 KEYS = {
     "command", "date", "torch", "threads", "cpu", "size", "scales", "pretrained", "image", "precision", "runs",
     "seconds", "medians", "ratio", "plain_gflops", "peak_fp32_gflops", "peak_bf16_gflops", "max_abs_difference",
@@ -21,14 +25,26 @@ KEYS = {
 }  # fmt: skip
 
 
+def script(name: str) -> ModuleType:
+    """A benchmark as a module, its peak measured on a tiny convolution; scripts find each other as when they are run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        importlib.import_module("machine").PEAK_SHAPES = ((8, 9),)
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def inference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_inference", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.PEAK_SHAPES = ((8, 9),)
-    return module
+    return script("inference")
+
+
+@pytest.fixture(scope="module")
+def training() -> ModuleType:
+    return script("training")
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +151,61 @@ def test_a_missing_file_of_parameters_is_one_sentence(inference, capsys):
 def test_the_script_explains_itself():
     done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
     assert "--json FILE" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(training: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A report of two timed and two profiled steps of lite0, as small as they can be."""
+    path = tmp_path_factory.mktemp("benchmark") / "training.json"
+    small = ["--only=lite0", "--steps=2", "--profiled=2", "--batch=2", "--crop=64", "--workers=0", "--threads=1"]
+    assert training.main([*small, "--json", str(path)]) == 0
+    return dict(json.loads(path.read_text(encoding="utf-8"))["systems"]["lite0"])
+
+
+def test_the_parts_of_a_step_are_all_of_it(training, trained):
+    assert list(trained["percent"]) == list(training.GROUPS)
+    assert sum(trained["percent"].values()) == pytest.approx(100)
+
+
+def test_most_of_a_step_is_convolution(trained):
+    assert trained["percent"]["convolution, forward"] + trained["percent"]["convolution, backward"] > 30
+
+
+@pytest.mark.parametrize("part", ["attention head", "batch norm folding", "optimiser", "cross entropy", "resizing"])
+def test_the_profiler_finds_the_part(trained, part):
+    assert trained["percent"][part] > 0
+
+
+def test_as_many_steps_are_timed_as_asked_for(trained):
+    assert len(trained["seconds"]) == 2 and min(trained["seconds"]) > 0
+
+
+def test_images_a_second_are_the_batch_over_the_median_step(trained):
+    assert trained["images_per_s"] == pytest.approx(2 / trained["seconds_a_step"])
+
+
+def test_timing_leaves_the_trainer_as_it_was(training, trained):
+    assert training.loop.batches.__module__ == training.loop.Trainer.__module__.replace("loop", "loading")
+    assert isinstance(training.loop.Trainer, type)
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_backward_is_counted_as_twice_the_forward(training, groups):
+    layer = torch.nn.Conv2d(8, 8, 3, padding=1, groups=groups)
+    maps = torch.randn(2, 8, 5, 7, requires_grad=True)
+    forward = 2 * 2 * 8 * (8 // groups) * 9 * 35
+    assert training.count_flops(lambda: layer(maps).sum().backward()) == 3 * forward
+
+
+def test_the_photographs_are_jpeg_of_voc_s_size_with_masks_of_its_ids(training, tmp_path):
+    training.write_photographs(tmp_path, count=2)
+    photo, mask = tmp_path / "images" / "001.jpg", read_labels(tmp_path / "masks" / "001.png")
+    assert photo.read_bytes().startswith(b"\xff\xd8")  # JPEG's first bytes
+    assert read(photo).shape == (3, *mask.shape) == (3, 375, 500)
+    assert set(np.unique(mask)) <= {*range(21), 255}
+
+
+def test_no_steps_to_time_are_refused(training, capsys):
+    with pytest.raises(SystemExit):
+        training.main(["--steps", "0"])
+    assert "--steps is 0" in capsys.readouterr().err

@@ -520,3 +520,18 @@ def test_a_statistic_that_lite0_s_file_lacks_is_named(lite0, trunk_alone, tmp_pa
     del trunk_alone["_bn0.running_var"]
     with pytest.raises(UserError, match=r"missing _bn0\.running_var"):
         lite0.load_pretrained(saved(trunk_alone, tmp_path / "few.pth"))
+
+
+def test_parameters_that_are_no_real_numbers_are_refused(small, trunk, tmp_path):
+    """torch would drop the imaginary part with a warning."""
+    path = tmp_path / "complex.safetensors"
+    save_file(trunk | {"trunk.0.bias": torch.ones(trunk["trunk.0.bias"].shape, dtype=torch.complex64)}, path)
+    with pytest.raises(UserError, match=r"trunk\.0\.bias holds complex64; real numbers are expected"):
+        small.load_pretrained(str(path))
+
+
+def test_a_newline_in_a_tensors_name_does_not_tear_a_message(small, trunk, tmp_path):
+    path = tmp_path / "odd.safetensors"
+    save_file(trunk | {"a\nb": torch.ones(1)}, path)
+    with pytest.raises(UserError, match=r"surplus 'a\\nb'$"):
+        small.load_pretrained(str(path))

@@ -6,12 +6,13 @@ github.com/tensorflow/tpu, efficientnet/lite). Its ImageNet parameters come from
 The head sees far with dilated depthwise convolutions, where LargeFOV has a dilated 3x3 convolution of 4.7 M parameters.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from scaleseg.errors import UserError
 from scaleseg.segmenters.contract import Dense, Head, Normalization, Segmenter
@@ -99,7 +100,7 @@ class Trunk(nn.Module):
         self._blocks = nn.ModuleList(blocks)
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 320 h w"]:
-        maps = F.relu6(_normed(self._conv_stem, self._bn0, images), inplace=True)
+        maps = _relu6(_normed(self._conv_stem, self._bn0, images))
         for block in self._blocks:
             maps = block(maps)
         return maps
@@ -122,8 +123,8 @@ class Block(nn.Module):
         self.residual = stride == 1 and width == stage.channels
 
     def forward(self, maps: Float[Tensor, "n width _ _"]) -> Float[Tensor, "n channels _ _"]:
-        inner = F.relu6(_normed(self._expand_conv, self._bn0, maps), inplace=True) if self.expands else maps
-        inner = F.relu6(_normed(self._depthwise_conv, self._bn1, inner), inplace=True)
+        inner = _relu6(_normed(self._expand_conv, self._bn0, maps)) if self.expands else maps
+        inner = _relu6(_normed(self._depthwise_conv, self._bn1, inner))
         projected = _normed(self._project_conv, self._bn2, inner)
         return maps + projected if self.residual else projected
 
@@ -146,17 +147,82 @@ class SameConv(nn.Conv2d):
         before = int(self.padding[0])
         if self.odd:
             maps, before = F.pad(maps, (before, before + 1, before, before + 1)), 0
+        dilated = self.groups > 1 and self.dilation[0] > 1 and self.stride[0] == 1
+        if dilated and maps.device.type == "cpu" and _learns(maps):
+            convolved: Tensor = _Dilated.apply(maps, weight, bias, before, self.dilation[0])  # type: ignore[no-untyped-call]
+            return convolved
         return F.conv2d(maps, weight, bias, self.stride, before, self.dilation, self.groups)
 
 
 def _normed(convolution: SameConv, norm: nn.BatchNorm2d, maps: Tensor) -> Tensor:
     """Convolution, then BatchNorm; with fixed statistics both are one convolution (a quarter of a training step saved)."""
-    mean, variance = norm.running_mean, norm.running_var
-    if norm.training or mean is None or variance is None:
+    if norm.training or norm.running_mean is None or norm.running_var is None:
         normed: Tensor = norm(convolution(maps))
         return normed
+    return convolution.convolve(maps, *_folded(convolution.weight, norm))
+
+
+def _folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that does the BatchNorm behind it too."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
     gain = norm.weight * torch.rsqrt(variance + norm.eps)
-    return convolution.convolve(maps, convolution.weight * gain[:, None, None, None], norm.bias - mean * gain)
+    return weight * gain[:, None, None, None], norm.bias - mean * gain
+
+
+def _relu6(maps: Tensor) -> Tensor:
+    """ReLU6 in place, in training too."""
+    if not _learns(maps):
+        return F.relu6(maps, inplace=True)
+    limited: Tensor = _ReLU6.apply(maps)  # type: ignore[no-untyped-call]
+    return limited
+
+
+def _learns(maps: Tensor) -> bool:
+    """Whether a backward pass may follow; not while the network is exported."""
+    return maps.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+class _ReLU6(torch.autograd.Function):
+    """The gradient needs only the result; PyTorch's own copies the input first: a quarter of a step's memory."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        ctx.mark_dirty(maps)
+        ctx.save_for_backward(maps.clamp_(0, 6))
+        return maps
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        back: Tensor = torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, 0.0, 6.0)
+        return back
+
+
+class _Dilated(torch.autograd.Function):
+    """A depthwise convolution of stride 1 whose input's gradient is a convolution with the weights turned around.
+
+    That is what it is; but for dilated ones oneDNN's own takes ten times as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, padding: int, dilation: int) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        ctx.padding, ctx.dilation, ctx.has_bias = padding, dilation, bias is not None
+        return F.conv2d(maps, weight, bias, 1, padding, dilation, len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight = (tensor.to(gradient.dtype) for tensor in ctx.saved_tensors)  # autocast's bf16
+        count, spread, padding = len(weight), ctx.dilation, ctx.padding
+        rest = spread * (weight.shape[-1] - 1) - padding
+        of_maps = F.conv2d(gradient, weight.flip(2, 3), None, 1, rest, spread, count)
+        _, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            gradient, maps, weight, [count], [1, 1], [padding] * 2, [spread] * 2, False, [0, 0], count,
+            [False, True, ctx.has_bias],
+        )  # fmt: skip
+        return of_maps, of_weight, of_bias, None, None
 
 
 class Context(nn.Module):
