@@ -9,9 +9,10 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Job:
     """Settings of the second, third ... process where they are not the first's."""
     elsewhere: Path | None = None
     """The folder as the others see it, on a machine that does not share the first's."""
+    ordered_by: int = field(default_factory=os.getpid)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def _work(job: Job, rank: int, count: int, port: int, log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8")
+    Thread(target=_end_with, args=(job.ordered_by,), daemon=True).start()
     torch.set_num_threads(1)
     if count > 1:
         os.environ.update(
@@ -122,6 +125,16 @@ def _work(job: Job, rank: int, count: int, port: int, log: Path) -> None:
         print(f"scaleseg: {stop}")
         code = 130
     sys.exit(code)
+
+
+def _end_with(pid: int) -> None:
+    """Nobody outlives tests that were killed."""
+    while True:
+        time.sleep(1)
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            os._exit(1)
 
 
 def _die() -> None:

@@ -15,7 +15,7 @@ from scaleseg.geometry import Grid
 from scaleseg.model import create_model
 from scaleseg.segmenters import create_segmenter
 from scaleseg.segmenters.contract import CAFFE
-from scaleseg.segmenters.lite0 import LITE0, SameConv, Trunk, _normed
+from scaleseg.segmenters.lite0 import LITE0, SameConv, Trunk, _normed, _relu6
 
 CLASSES = 3
 VGG = {
@@ -535,3 +535,38 @@ def test_a_newline_in_a_tensors_name_does_not_tear_a_message(small, trunk, tmp_p
     save_file(trunk | {"a\nb": torch.ones(1)}, path)
     with pytest.raises(UserError, match=r"surplus 'a\\nb'$"):
         small.load_pretrained(str(path))
+
+
+def gradients(do, *inputs):
+    """Of a weighted sum of what `do` makes of the inputs."""
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    made = do(*leaves)
+    weights = torch.randn(made.shape, generator=torch.Generator().manual_seed(2))
+    return torch.autograd.grad((made * weights).sum(), leaves)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu6_has_the_bits_of_pytorch_s_in_value_and_gradient(dtype):
+    maps = (8 * torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(1))).to(dtype)
+    maps[0, 0, 0, :2] = torch.tensor([0.0, 6.0])
+    assert torch.equal(_relu6(maps.clone()), F.relu6(maps))
+    for own, other in zip(gradients(lambda x: _relu6(1 * x), maps), gradients(F.relu6, maps), strict=True):
+        assert torch.equal(own, other)
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (5, 2), (5, 4)])
+def test_a_dilated_depthwise_convolution_has_the_gradients_of_pytorch_s(kernel, dilation):
+    torch.manual_seed(0)
+    layer = SameConv(8, 8, kernel, dilation=dilation, groups=8)
+    inputs = torch.randn(2, 8, 12, 9), layer.weight.detach(), torch.randn(8)
+    spread = dilation * (kernel - 1) // 2
+    plain = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=spread, dilation=dilation, groups=8), *inputs)
+    torch.testing.assert_close(gradients(layer.convolve, *inputs), plain)
+
+
+def test_a_dilated_convolution_learns_under_autocast_too():
+    layer, maps = SameConv(4, 4, 3, dilation=2, groups=4), torch.randn(1, 4, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(maps).float().sum().backward()
+    assert maps.grad is not None
+    assert layer.weight.grad.dtype == torch.float32
