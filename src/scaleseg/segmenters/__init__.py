@@ -14,10 +14,12 @@ from scaleseg.segmenters.contract import Dense, Normalization, Segmenter
 
 __all__ = ["Dense", "Normalization", "Segmenter", "create_segmenter", "list_segmenters"]
 
+SHARED = ("contract", "sources", "vgg")
+
 
 def list_segmenters() -> tuple[str, ...]:
-    """The names: this folder's files, less what serves them all."""
-    return tuple(sorted(module.name for module in iter_modules(__path__) if module.name not in ("contract", "sources")))
+    """The names: this folder's files, less what serves several of them."""
+    return tuple(sorted(module.name for module in iter_modules(__path__) if module.name not in SHARED))
 
 
 def create_segmenter(name: str, num_classes: int, options: dict[str, Any] | None = None) -> Segmenter:

@@ -1,0 +1,132 @@
+"""VGG-16 as the segmenters that stand on it take it: its layers' names, and its parameters from elsewhere.
+
+Files have Caffe's names (`conv1_1.weight`, BGR, Caffe mean) or torchvision's (`features.0.weight`). torchvision
+published two kinds: its own training (with classifier) and the original Caffe features (classifier absent or NaN), each
+with its own normalisation.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scaleseg.errors import UserError
+from scaleseg.segmenters.contract import CAFFE, Normalization
+from scaleseg.segmenters.sources import read_parameters
+
+__all__ = ["CONVOLUTIONS", "VGG16", "decimated", "initialize", "read_vgg16"]
+
+CONVOLUTIONS = {
+    "conv1": (2, 64), "conv2": (2, 128), "conv3": (3, 256), "conv4": (3, 512), "conv5": (3, 512),
+}  # fmt: skip
+"""How many convolutions a stage has, and how many channels."""
+
+WHOLE = {
+    "fc6.weight": (4096, 512, 7, 7), "fc6.bias": (4096,), "fc7.weight": (4096, 4096, 1, 1), "fc7.bias": (4096,),
+}  # fmt: skip
+"""ImageNet's fully connected layers, as convolutions."""
+
+TORCHVISION_CAFFE = Normalization((0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
+TORCHVISION_OWN = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OFFICIAL = "https://download.pytorch.org/models/vgg16_features-amdegroot-88682ab5.pth"
+
+
+class VGG16(NamedTuple):
+    """Parameters under Caffe's names, and what they expect of an image."""
+
+    convolutions: dict[str, Tensor]
+    classifier: dict[str, Tensor]
+    """fc6 and fc7 as convolutions, whole (`WHOLE`) or cut already; empty where the file has none."""
+    normalization: Normalization
+
+
+def read_vgg16(source: str) -> VGG16:
+    """`imagenet` (the official download, checked and cached), or a path; ImageNet's 1,000 scores (fc8) are left out."""
+    tensors = read_parameters(_download() if source == "imagenet" else source)
+    normalization = CAFFE
+    if any(name.startswith("features.") for name in tensors):
+        with_classifier = _finite(tensors, "classifier.0.weight") and _finite(tensors, "classifier.3.weight")
+        normalization = TORCHVISION_OWN if with_classifier else TORCHVISION_CAFFE
+        tensors = _from_torchvision(tensors, with_classifier=with_classifier)
+    classifier = {name: tensor for name, tensor in tensors.items() if name.startswith(("fc6.", "fc7."))}
+    kept = {name: tensor for name, tensor in tensors.items() if name not in classifier and not name.startswith("fc8.")}
+    return VGG16(kept, classifier, normalization)
+
+
+def decimated(classifier: dict[str, Tensor]) -> dict[str, Tensor]:
+    """fc6 and fc7 as LargeFOV has them (DeepLab v2, section 4.1.1); what is cut already is returned as it is.
+
+    1,024 of the 4,096 filters (drawn with seed 0: the published draw is lost), fc6's 7x7 taps thinned to 3x3.
+    """
+    if "fc6.weight" not in classifier or classifier["fc6.weight"].shape[0] != WHOLE["fc6.weight"][0]:
+        return classifier
+    for name, shape in WHOLE.items():
+        found = tuple(classifier[name].shape) if name in classifier else "missing"
+        if found != shape:
+            raise UserError(f"the classifier does not fit: {name} is {found}; {shape} is expected")
+    generator = torch.Generator().manual_seed(0)
+    rows6 = torch.randperm(4096, generator=generator)[:1024].sort().values
+    rows7 = torch.randperm(4096, generator=generator)[:1024].sort().values
+    return {
+        "fc6.weight": classifier["fc6.weight"][rows6][:, :, ::3, ::3].contiguous(),
+        "fc6.bias": classifier["fc6.bias"][rows6],
+        "fc7.weight": classifier["fc7.weight"][rows7][:, rows6].contiguous(),
+        "fc7.bias": classifier["fc7.bias"][rows7],
+    }
+
+
+def initialize(trunk: nn.Module) -> None:
+    """Random parameters for convolutions that ReLU follows."""
+    for layer in trunk.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
+def _from_torchvision(tensors: dict[str, Tensor], *, with_classifier: bool) -> dict[str, Tensor]:
+    """torchvision's numbered layers under Caffe's names."""
+    names = [f"{stage}_{index}" for stage, (count, _) in CONVOLUTIONS.items() for index in range(1, count + 1)]
+    numbers = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
+    known = dict(zip((f"features.{number}." for number in numbers), (f"{name}." for name in names), strict=True))
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("classifier."):
+            continue
+        stem, kind = name[: name.rfind(".") + 1], name[name.rfind(".") + 1 :]
+        renamed[known.get(stem, stem) + kind] = tensor
+    return renamed | (_classifier(tensors) if with_classifier else {})
+
+
+def _classifier(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's linear layers as convolutions."""
+    renamed = {}
+    for name, shape in WHOLE.items():
+        layer = {"fc6": "classifier.0", "fc7": "classifier.3"}[name[:3]] + name[3:]
+        expected = (shape[0], shape[1] * shape[2] * shape[3]) if len(shape) == 4 else shape
+        found = tuple(tensors[layer].shape) if layer in tensors else "missing"
+        if found != expected:
+            raise UserError(f"the classifier does not fit: {layer} is {found}; {expected} is expected")
+        renamed[name] = tensors[layer].view(shape)
+    return renamed
+
+
+def _finite(tensors: dict[str, Tensor], name: str) -> bool:
+    return name in tensors and bool(torch.isfinite(tensors[name]).all())
+
+
+def _download() -> Path:
+    """The official file in PyTorch's cache, its SHA-256 checked at each use."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(OFFICIAL).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(OFFICIAL, str(path), hash_prefix="88682ab5", progress=False)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"{OFFICIAL} could not be fetched ({error}); fetch it elsewhere and give its path as model.pretrained"
+            ) from error
+    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith("88682ab5"):
+        raise UserError(f"{path} is damaged: its hash does not begin with 88682ab5; delete it and start again")
+    return path
