@@ -6,6 +6,7 @@ import os
 import pickle
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -287,32 +288,50 @@ def other_model(classes: tuple[str, ...] = CLASSES, **options: object) -> ScaleA
 
 def test_starting_from_a_checkpoint_of_the_same_classes_takes_everything(saved: Path) -> None:
     model = other_model()
-    assert start_from(model, saved) == ()
+    assert start_from(model, saved) == ((), ())
     assert same(model, load(saved))
 
 
 @pytest.mark.parametrize("classes", [("x", "y", "z"), ("x", "y"), ("disc", "ground", "bar")])
 def test_other_classes_renew_the_head_alone(classes: tuple[str, ...], saved: Path) -> None:
     model, before, source = other_model(classes), other_model(classes).state_dict(), load(saved).state_dict()
-    renewed = start_from(model, saved)
+    renewed = start_from(model, saved).fresh
     assert set(renewed) == {"segmenter.head.weight", "segmenter.head.bias"}
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, (before if name in renewed else source)[name])
 
 
 def test_other_scales_renew_the_attention_alone(saved: Path) -> None:
-    renewed = start_from(other_model(scales=(1.0, 0.75, 0.5)), saved)
+    renewed = start_from(other_model(scales=(1.0, 0.75, 0.5)), saved).fresh
     assert renewed
     assert all(name.startswith("fusion.") for name in renewed)
 
 
 def test_the_same_scales_in_another_order_renew_the_attention(saved: Path) -> None:
     """The attention head knows scales by their place."""
-    assert any(name.startswith("fusion.") for name in start_from(other_model(scales=(0.5, 1.0)), saved))
+    assert any(name.startswith("fusion.") for name in start_from(other_model(scales=(0.5, 1.0)), saved).fresh)
 
 
 def test_another_fusion_takes_the_trunk_and_the_head(saved: Path) -> None:
-    assert start_from(other_model(fusion="max"), saved) == ()
+    assert start_from(other_model(fusion="max"), saved).fresh == ()
+
+
+def test_what_a_checkpoint_has_too_much_is_named(saved: Path) -> None:
+    left = start_from(other_model(fusion="max"), saved).left
+    assert left == tuple(f"fusion.{layer}.{kind}" for layer in ("hidden", "logits") for kind in ("bias", "weight"))
+
+
+@pytest.mark.parametrize("setting", [{"attention_kernel": 1}, {"attention_layers": 1}, {"attention_width": 9}])
+def test_another_attention_head_is_renewed_as_a_whole(setting: dict[str, int], saved: Path) -> None:
+    model = other_model(**setting)
+    fresh = start_from(model, saved).fresh
+    assert set(fresh) == {name for name in model.state_dict() if name.startswith("fusion.")}
+
+
+def test_attention_learned_on_other_features_is_renewed(saved: Path) -> None:
+    model = other_model()
+    model.settings = replace(model.settings, options={**model.settings.options, "features": "fc6"})
+    assert any(name.startswith("fusion.") for name in start_from(model, saved).fresh)
 
 
 def test_another_trunk_is_refused(saved: Path) -> None:

@@ -14,10 +14,10 @@ def random_maps(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def lively_attention(num_scales, *, seed=0, dropout=0.0):
+def lively_attention(num_scales, *, seed=0, dropout=0.0, **design):
     """An attention head whose last layer has learned something."""
     torch.manual_seed(seed)
-    fusion = Attention(num_scales, FEATURES, width=8, dropout=dropout)
+    fusion = Attention(num_scales, FEATURES, width=8, dropout=dropout, **design)
     for parameter in fusion.parameters():
         nn.init.normal_(parameter, std=0.5)
     return fusion
@@ -114,6 +114,42 @@ def test_attention_sees_a_neighbourhood_of_three_by_three():
     fusion.weights(embedded, random_maps(1, 2, 4, 7, 9))[0, 0, 0, 3, 4].backward()
     seen = features[0].grad[0].abs().sum(dim=0).nonzero()
     assert bool((seen >= torch.tensor([2, 3])).all() and (seen <= torch.tensor([4, 5])).all())
+
+
+DESIGNS = [{"kernel": 1}, {"layers": 1}, {"kernel": 1, "layers": 1}]
+"""The paper's other heads (section 4.1)."""
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_design_of_the_head_gives_weights(design):
+    weights = weights_of(lively_attention(3, **design), 3)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones_like(weights[:, 0]))
+    assert float(weights.detach().std()) > 0.01
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_design_starts_from_the_average_and_can_learn(design):
+    fusion = Attention(3, FEATURES, width=8, dropout=0.0, **design)
+    assert bool((weights_of(fusion, 3) == 1 / 3).all())
+    merged = fused(fusion, random_maps(3, 1, FEATURES, 5, 5), random_maps(1, 3, 4, 5, 5, seed=1))
+    merged.square().sum().backward()
+    assert bool((fusion.logits or fusion.hidden).weight.grad.any())
+
+
+def test_a_kernel_of_one_sees_one_cell_alone():
+    fusion = lively_attention(2, kernel=1)
+    features = [maps.requires_grad_() for maps in random_maps(2, 1, FEATURES, 7, 9)]
+    embedded = [fusion.embed(maps, index) for index, maps in enumerate(features)]
+    fusion.weights(embedded, random_maps(1, 2, 4, 7, 9))[0, 0, 0, 3, 4].backward()
+    assert features[0].grad[0].abs().sum(dim=0).nonzero().tolist() == [[3, 4]]
+
+
+def test_a_head_of_one_layer_is_one_convolution_of_the_concatenation():
+    fusion = lively_attention(3, layers=1)
+    features = random_maps(3, 2, FEATURES, 5, 7)
+    embedded = [fusion.embed(maps, index) for index, maps in enumerate(features)]
+    by_hand = fusion.hidden(torch.cat(list(features), dim=1)).softmax(dim=1)
+    torch.testing.assert_close(fusion.weights(embedded, random_maps(2, 3, 4, 5, 7))[:, :, 0], by_hand)
 
 
 def test_attention_does_not_look_at_scores():

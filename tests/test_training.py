@@ -280,6 +280,49 @@ def test_starting_from_a_checkpoint_with_other_classes_names_the_fresh_head(fold
     assert line.endswith("fresh: segmenter.head.weight, segmenter.head.bias")
 
 
+def parameters_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_frozen_layers_keep_every_bit_and_the_others_learn(folder: Path, tmp_path: Path) -> None:
+    first = train(settings(folder, steps=1), tmp_path / "run", say=quiet)
+    after = train(settings(folder, steps=3, init_from=str(first), freeze=["trunk"]), tmp_path / "next", say=quiet)
+    before, now = parameters_of(first), parameters_of(after)
+    kept = {name for name in before if torch.equal(before[name], now[name])}
+    assert {name for name in before if name.startswith("segmenter.trunk.")} <= kept
+    assert not {name for name in before if name.startswith(("segmenter.head.", "fusion."))} & kept
+
+
+def test_a_frozen_fusion_keeps_every_bit(folder: Path, tmp_path: Path) -> None:
+    first = train(settings(folder, steps=2), tmp_path / "run", say=quiet)
+    after = train(settings(folder, steps=2, init_from=str(first), freeze=["fusion"]), tmp_path / "next", say=quiet)
+    before, now = parameters_of(first), parameters_of(after)
+    same = {name for name in before if torch.equal(before[name], now[name])} - {"mean", "std", "order"}
+    assert same == {name for name in before if name.startswith("fusion.")}
+
+
+def test_a_second_stage_resumes_to_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    first = train(settings(folder, steps=1), tmp_path / "run", say=quiet)
+    stage = settings(folder, init_from=str(first), freeze=["trunk"])
+    whole = train(stage, tmp_path / "whole", say=quiet)
+    with pytest.raises(Crash):
+        train(stage, tmp_path / "crashed", say=crash_when("step 8/"))
+    assert same_bits(whole, train(stage, tmp_path / "crashed", resume=True, say=quiet))
+
+
+@pytest.mark.parametrize("layer", ["trnk", "", "segmenter.trunk", "trunk.9"])
+def test_a_layer_that_cannot_be_frozen_is_named_beside_those_that_can(folder: Path, tmp_path: Path, layer: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"names '{layer}'; this segmenter's layers are trunk, head; and there is fusion"
+    ):
+        train(settings(folder, freeze=[layer]), tmp_path / "run", say=quiet)
+
+
+def test_freezing_everything_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing is left to train"):
+        train(settings(folder, freeze=["trunk", "head", "fusion"]), tmp_path / "run", say=quiet)
+
+
 def test_automatic_class_weights_are_said_and_kept_for_a_resume(folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
     train(settings(folder, steps=2, class_weights="auto"), tmp_path / "run", say=said.append)

@@ -7,7 +7,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -45,9 +45,10 @@ def load(name: str | Path, settings: ModelConfig | None = None) -> ScaleAware:
     config = read_config(folder)
     settings = settings or config.model
     same_attention = settings.fusion == config.model.fusion == "attention"
-    if same_attention and tuple(settings.scales) != tuple(config.model.scales):
-        raise UserError(  # attention knows scales by their place: other scales would load and mean nothing
-            f"model.scales is {list(settings.scales)}, but {folder} learned attention for {list(config.model.scales)}; "
+    if same_attention and _attends(settings) != _attends(config.model):
+        (scales, features), (theirs, their_features) = _attends(settings), _attends(config.model)
+        raise UserError(
+            f"model.scales is {scales}{_of(features)}, but {folder} learned attention for {theirs}{_of(their_features)}; "
             "keep these, or choose model.fusion=average or max"
         )
     described = replace(config, model=replace(settings, pretrained="none"))
@@ -72,23 +73,35 @@ def build(config: Config) -> ScaleAware:
         pretrained=settings.pretrained,
         attention_width=settings.attention_width,
         attention_dropout=settings.attention_dropout,
+        attention_kernel=settings.attention_kernel,
+        attention_layers=settings.attention_layers,
         options=settings.options,
     )
 
 
-def start_from(model: ScaleAware, name: str | Path) -> tuple[str, ...]:
-    """Take another checkpoint's parameters and normalisation; the names of those that start fresh are returned.
+class Started(NamedTuple):
+    """What `start_from` could not take over, by name."""
 
-    Fresh are the head where the classes differ and whatever has another shape (attention for other scales); a trunk
-    that does not fit is a UserError.
+    fresh: tuple[str, ...]
+    """Parameters of the model that keep their random values."""
+    left: tuple[str, ...]
+    """Parameters of the checkpoint that the model has no place for."""
+
+
+def start_from(model: ScaleAware, name: str | Path) -> Started:
+    """Take another checkpoint's parameters and normalisation.
+
+    Fresh are the head where the classes differ, layers that the other network has not (FCN-16s started from FCN-32s,
+    MSc from LargeFOV) and whatever has another shape (attention for other scales); a trunk that does not fit is a
+    UserError.
     """
     folder = locate(name)
     tensors, own = read_tensors(folder), model.state_dict()
     heads = tuple(f"segmenter.{layer}." for layer in model.segmenter.fresh_layers)
     theirs = read_config(folder)
     renewed = heads if theirs.data.classes != model.classes else ()
-    # The attention head knows scales by their place, so another order fits in shape and not in meaning.
-    renewed += () if theirs.model.scales == model.scales else ("fusion.",)
+    now = _attends(model.settings) if model.settings else (list(model.scales), _attends(theirs.model)[1])
+    renewed += () if _attends(theirs.model) == now else ("fusion.",)
     taken = {
         key: tensor
         for key, tensor in tensors.items()
@@ -96,6 +109,8 @@ def start_from(model: ScaleAware, name: str | Path) -> tuple[str, ...]:
         and (tensor.shape, tensor.dtype) == (own[key].shape, own[key].dtype)
         and not key.startswith(renewed or ("\0",))
     }
+    if any(key.startswith("fusion.") and key not in taken for key in own):  # half of a head is worth nothing
+        taken = {key: tensor for key, tensor in taken.items() if not key.startswith("fusion.")}
     fresh = tuple(key for key in own if key not in taken)
     stuck = [key for key in fresh if not key.startswith((*heads, "fusion."))]
     if stuck:
@@ -103,7 +118,7 @@ def start_from(model: ScaleAware, name: str | Path) -> tuple[str, ...]:
             f"train.init_from={name} is another network: {', '.join(stuck[:4])} are not in it or differ in shape or type"
         )
     model.load_state_dict(taken, strict=False)
-    return fresh
+    return Started(fresh, tuple(sorted(tensors.keys() - own.keys())))
 
 
 def save(
@@ -270,6 +285,15 @@ def _check_fit(model: ScaleAware, tensors: dict[str, Tensor], folder: Path) -> N
             raise UserError(f"{folder}: {name} is {tuple(tensor.shape)}; config.json means {tuple(own[name].shape)}")
         if tensor.dtype != own[name].dtype:  # an integer for a weight, a complex number
             raise UserError(f"{folder}: {name} holds {tensor.dtype}; {own[name].dtype} is expected")
+
+
+def _attends(settings: ModelConfig) -> tuple[list[float], str | None]:
+    """What attention was learned for: it knows scales by their place, and other features may have the same shape."""
+    return [float(scale) for scale in settings.scales], settings.options.get("features")
+
+
+def _of(features: str | None) -> str:
+    return f" with features {features}" if features else ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -26,7 +26,11 @@ class ModelConfig:
     pretrained: str = "imagenet"  # a path, imagenet or none
     attention_width: int = 512
     attention_dropout: float = 0.5
-    options: dict[str, Any] = field(default_factory=dict)  # the segmenter's own, such as pool5a or output_stride
+    attention_kernel: int = 3  # side of the head's first convolution: 3 or 1
+    attention_layers: int = 2  # 2, or 1: one convolution straight to the logits
+    options: dict[str, Any] = field(
+        default_factory=dict
+    )  # the segmenter's own, such as pool5a, features or output_stride
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class TrainConfig:
     extra_supervision: bool = True
     class_weights: Any = None  # null, auto (from the data's frequencies) or one number a class
     freeze_bn: bool = True  # of a pretrained trunk
-    init_from: str | None = None  # start from this checkpoint
+    init_from: str | None = None  # start from this checkpoint; what it lacks or has other classes for starts fresh
+    freeze: tuple[str, ...] = ()  # layers of the segmenter that stay as they are, such as trunk, fc6; or fusion
     seed: int = 0
     precision: str = "auto"  # float32, bf16 or auto (bf16 where it was measured to help)
     log_every: int = 10
@@ -159,6 +164,7 @@ def _check_items(merged: Any) -> None:
     listed = {
         "model.scales": merged["model"]["scales"],
         "data.random_scale": merged["data"]["random_scale"],
+        "train.freeze": merged["train"]["freeze"],
         "data.classes": merged["data"]["classes"],
         "data.label_map": merged["data"]["label_map"].values(),
     }
@@ -206,6 +212,11 @@ def _check_values(config: Config) -> None:
         raise UserError(
             f"model.attention_width is {model.attention_width}, model.attention_dropout {model.attention_dropout}; "
             f"give from 1 to {2**16}, and from 0 to below 1"
+        )
+    if model.attention_kernel not in (1, 3) or model.attention_layers not in (1, 2):
+        raise UserError(
+            f"model.attention_kernel is {model.attention_kernel}, model.attention_layers {model.attention_layers}; "
+            "give 3 or 1, and 2 or 1"
         )
     if train.batch % train.accumulate:
         raise UserError(f"train.accumulate is {train.accumulate}; it must divide train.batch, {train.batch}")

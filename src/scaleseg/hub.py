@@ -52,7 +52,7 @@ def from_pretrained(
         return checkpoint.load(folder)
     names = tuple(classes) if classes is not None else tuple(map(str, range(num_classes or 0)))
     model = checkpoint.build(_published(replace(config, data=replace(config.data, classes=names))))
-    fresh = checkpoint.start_from(model, folder)
+    fresh = checkpoint.start_from(model, folder).fresh
     count = len(config.data.classes)
     if fresh:
         say(

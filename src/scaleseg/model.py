@@ -120,6 +120,8 @@ def create_model(
     pretrained: str,
     attention_width: int = 512,
     attention_dropout: float = 0.5,
+    attention_kernel: int = 3,
+    attention_layers: int = 2,
     options: dict[str, Any] | None = None,
 ) -> ScaleAware:
     """A model by names. `pretrained` is a path, `imagenet` or `none`: parameters are never random by accident.
@@ -139,16 +141,9 @@ def create_model(
     network = create_segmenter(segmenter, len(names), options)
     if pretrained != "none":
         network.load_pretrained(pretrained)
-    rule = create_fusion(fusion, len(scales), network.num_features, width=attention_width, dropout=attention_dropout)
-    settings = ModelConfig(
-        segmenter,
-        fusion,
-        tuple(map(float, scales)),
-        "none",
-        attention_width,
-        attention_dropout,
-        deepcopy(options or {}),
-    )
+    head = (attention_width, attention_dropout, attention_kernel, attention_layers)
+    rule = create_fusion(fusion, len(scales), network.num_features, *head)
+    settings = ModelConfig(segmenter, fusion, tuple(map(float, scales)), "none", *head, deepcopy(options or {}))
     return ScaleAware(network, rule, scales, names, settings)
 
 

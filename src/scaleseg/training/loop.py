@@ -24,7 +24,7 @@ from scaleseg.errors import UserError
 from scaleseg.evaluation import count
 from scaleseg.loss import Losses, count_valid, scale_aware_losses
 from scaleseg.training.loading import Batch, batches
-from scaleseg.training.optimizer import create_optimizer, freeze_batch_norm, rate, set_rate
+from scaleseg.training.optimizer import create_optimizer, freeze, freeze_batch_norm, rate, set_rate
 from scaleseg.training.processes import Processes, joined, launch
 from scaleseg.training.progress import Progress
 from scaleseg.training.run_folder import RunFolder, fingerprint
@@ -97,6 +97,7 @@ class Trainer:
             freeze_batch_norm(self.model)
         else:
             processes.share_batch_norm(self.model)
+        freeze(self.model, config.train.freeze)
         self.optimizer = create_optimizer(self.model, config.train, self.fresh)
         self.step, self.best = 0, Best()
         if state:
@@ -158,6 +159,7 @@ class Trainer:
         self.model.train()
         if self.frozen:
             freeze_batch_norm(self.model)
+        freeze(self.model, settings.freeze)
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
         grid = self.model.grid((images.shape[-2], images.shape[-1]))
         own = count_valid(grid, labels, extra_supervision=settings.extra_supervision)

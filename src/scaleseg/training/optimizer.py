@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from scaleseg.config import TrainConfig
+from scaleseg.errors import UserError
 from scaleseg.model import ScaleAware
 
-__all__ = ["create_optimizer", "freeze_batch_norm", "rate", "set_rate"]
+__all__ = ["create_optimizer", "freeze", "freeze_batch_norm", "rate", "set_rate"]
 
 
 def create_optimizer(model: ScaleAware, settings: TrainConfig, fresh: Collection[str]) -> torch.optim.Optimizer:
@@ -17,6 +18,10 @@ def create_optimizer(model: ScaleAware, settings: TrainConfig, fresh: Collection
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((name in fresh, parameter.ndim == 1), []).append(parameter)
+    if not groups:
+        raise UserError(
+            f"train.freeze is {list(settings.freeze)}: nothing is left to train; leave some layers out of it"
+        )
     described = [
         {
             "params": parameters,
@@ -50,9 +55,25 @@ def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
         group["lr"] = group["full_lr"] * share
 
 
+def freeze(model: ScaleAware, layers: Collection[str]) -> None:
+    """Layers of the segmenter, by name, and `fusion`, stay as they are; dropout in them goes on, as at rate 0 in Caffe."""
+    for layer in layers:
+        try:
+            module = model.fusion if layer == "fusion" else model.segmenter.get_submodule(layer or "?")
+        except AttributeError:
+            known = ", ".join(
+                name for name, child in model.segmenter.named_children() if any(True for _ in child.parameters())
+            )
+            raise UserError(
+                f"train.freeze names {layer!r}; this segmenter's layers are {known}; and there is fusion"
+            ) from None
+        module.requires_grad_(False)
+        freeze_batch_norm(module)
+
+
 def freeze_batch_norm(model: nn.Module) -> None:
     """Pretrained statistics and gains stay as they are, in training mode too: small batches would spoil them."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
             module.eval()
             module.requires_grad_(False)

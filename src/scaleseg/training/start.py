@@ -50,9 +50,10 @@ def create(
         return model, list(state["fresh"])
     if config.train.init_from:
         model = checkpoint.build(replace(config, model=replace(config.model, pretrained="none")))
-        renewed = checkpoint.start_from(model, config.train.init_from)
-        say(f"starting from {config.train.init_from}; fresh: {', '.join(renewed) or 'nothing'}")
-        return model, list(renewed)
+        started = checkpoint.start_from(model, config.train.init_from)
+        left = f"; left out, as this model has no place for it: {', '.join(started.left)}" if started.left else ""
+        say(f"starting from {config.train.init_from}; fresh: {', '.join(started.fresh) or 'nothing'}{left}")
+        return model, list(started.fresh)
     model = checkpoint.build(config)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, pretrained: {config.model.pretrained}")
     return model, model.fresh()
