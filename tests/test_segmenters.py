@@ -13,8 +13,8 @@ import scaleseg
 from scaleseg.errors import UserError
 from scaleseg.geometry import Grid
 from scaleseg.model import create_model
-from scaleseg.segmenters import create_segmenter
-from scaleseg.segmenters.contract import CAFFE
+from scaleseg.segmenters import create_segmenter, list_options
+from scaleseg.segmenters.contract import CAFFE, Head
 from scaleseg.segmenters.lite0 import LITE0, SameConv, Trunk, _normed, _relu6
 
 CLASSES = 3
@@ -76,22 +76,49 @@ def test_evaluation_is_repeatable(segmenter):
 
 
 @torch.no_grad()
-def test_scores_are_a_linear_layer_on_the_features(segmenter):
+def test_scores_are_a_linear_layer_on_the_features_where_one_head_makes_them(segmenter):
+    head = only_head(segmenter)
+    if head is None:
+        pytest.skip("several layers make its scores")
     images = noise(1, 3, *Grid((33, 33), (1.0,), segmenter.output_stride, segmenter.align_corners).padded)
-    head = segmenter.get_submodule(segmenter.fresh_layers[-1])
     dense = segmenter(images)
     by_hand = torch.einsum("cf,nfhw->nchw", head.weight[:, :, 0, 0], dense.features) + head.bias[:, None, None]
     torch.testing.assert_close(dense.scores, by_hand, atol=1e-4, rtol=1e-4)
 
 
-def test_fresh_parameters_are_parameters_of_the_network(segmenter):
+def only_head(network):
+    """The one layer that makes scores of features; None if there are others, or if it sees other maps."""
+    found = [layer for layer in network.modules() if isinstance(layer, Head)]
+    return found[0] if len(found) == 1 and found[0].in_channels == network.num_features else None
+
+
+@pytest.mark.parametrize("name", ["largefov", "lite0", "small"])
+def test_these_networks_make_their_scores_with_one_head(name):
+    with torch.device("meta"):
+        assert only_head(create_segmenter(name, CLASSES)) is not None
+
+
+def test_fresh_parameters_are_some_of_the_network_s_each_once(segmenter):
+    fresh = [id(parameter) for parameter in segmenter.fresh()]
+    assert len(fresh) == len(set(fresh)) > 0
+    assert set(fresh) < {id(parameter) for parameter in segmenter.parameters()}
+
+
+def test_every_fresh_layer_has_parameters(segmenter):
+    assert all(list(segmenter.get_submodule(name).parameters()) for name in segmenter.fresh_layers)
+
+
+def test_a_layer_with_one_filter_a_class_is_fresh(segmenter):
+    """No file of another task can fill it, and nothing else in these networks is as narrow."""
     fresh = {id(parameter) for parameter in segmenter.fresh()}
-    assert fresh
-    assert fresh < {id(parameter) for parameter in segmenter.parameters()}
-
-
-def test_the_head_is_fresh_and_has_one_filter_a_class(segmenter):
-    assert [parameter.shape[0] for parameter in segmenter.fresh()] == [CLASSES, CLASSES]
+    scoring = [
+        parameter
+        for layer in segmenter.modules()
+        if isinstance(layer, nn.Conv2d) and layer.out_channels == CLASSES
+        for parameter in layer.parameters()
+    ]
+    assert scoring
+    assert fresh >= {id(parameter) for parameter in scoring}
 
 
 def test_parameters_of_a_path_that_is_no_file_are_the_users_error(segmenter, tmp_path):
@@ -101,21 +128,32 @@ def test_parameters_of_a_path_that_is_no_file_are_the_users_error(segmenter, tmp
 
 @pytest.mark.parametrize("name", scaleseg.list_models())
 def test_an_unknown_option_is_the_users_error_and_names_it(name):
-    with pytest.raises(UserError, match=f"option of {name} is 'dropuot'; did you mean 'dropout'"):
+    with pytest.raises(UserError, match=f"option of {name} is 'dropuot'; .*choose "):
         create_segmenter(name, CLASSES, {"dropuot": 0.1})
 
 
-@pytest.mark.parametrize("name", scaleseg.list_models())
+def test_a_misspelt_option_is_guessed():
+    with pytest.raises(UserError, match="option of largefov is 'dropuot'; did you mean 'dropout'"):
+        create_segmenter("largefov", CLASSES, {"dropuot": 0.1})
+
+
+@pytest.mark.parametrize("name", [name for name in scaleseg.list_models() if "dropout" in list_options(name)])
 def test_an_option_out_of_range_is_the_users_error(name):
     with torch.device("meta"), pytest.raises(UserError, match=rf"model.options of {name} are .*dropout"):
         create_segmenter(name, CLASSES, {"dropout": 7.0})
+
+
+@pytest.mark.parametrize("name", scaleseg.list_models())
+def test_the_number_of_classes_is_no_option(name):
+    with pytest.raises(UserError, match=f"option of {name} is 'num_classes'"):
+        create_segmenter(name, CLASSES, {"num_classes": 4})
 
 
 def test_the_models_are_the_files_of_the_folder():
     assert {"largefov", "lite0", "small"} <= set(scaleseg.list_models())
 
 
-@pytest.mark.parametrize("name", ["contract", "sources", "__init__", "../largefov"])
+@pytest.mark.parametrize("name", ["contract", "sources", "vgg", "__init__", "../largefov"])
 def test_what_is_no_segmenter_cannot_be_created(name):
     with pytest.raises(UserError, match=r"model\.segmenter is"):
         create_segmenter(name, CLASSES)
@@ -414,6 +452,48 @@ def test_a_classifier_that_cannot_be_cut_is_the_users_error(largefov, torchvisio
         damaged[name] = spread(0, *shape)
     with pytest.raises(UserError, match=name):
         largefov.load_pretrained(saved(damaged, tmp_path / "vgg16.pth"))
+
+
+@pytest.fixture(scope="module")
+def looked_at():
+    """The answers of one LargeFOV to one image, by what a fusion looks at."""
+    torch.manual_seed(0)
+    network, answers = create_segmenter("largefov", CLASSES).eval(), {}
+    for name in ("fc6", "fc7", "fc8"):
+        other = create_segmenter("largefov", CLASSES, {"features": name}).eval()
+        other.load_state_dict(network.state_dict())
+        with torch.no_grad():
+            answers[name] = other(noise(1, 3, 65, 65))
+        assert other.num_features == answers[name].features.shape[1]
+    return network, answers
+
+
+def test_what_a_fusion_looks_at_does_not_change_the_scores(looked_at):
+    _, answers = looked_at
+    assert torch.equal(answers["fc6"].scores, answers["fc7"].scores)
+    assert torch.equal(answers["fc8"].scores, answers["fc7"].scores)
+
+
+@torch.no_grad()
+def test_fc7_is_one_layer_above_fc6(looked_at):
+    network, answers = looked_at
+    torch.testing.assert_close(network.fc7(answers["fc6"].features).relu(), answers["fc7"].features)
+
+
+def test_fc6_and_fc7_are_looked_at_behind_their_relu(looked_at):
+    _, answers = looked_at
+    assert min(answers[name].features.min() for name in ("fc6", "fc7")) == 0
+
+
+def test_fc8_is_the_scores(looked_at):
+    _, answers = looked_at
+    assert torch.equal(answers["fc8"].features, answers["fc8"].scores)
+
+
+@pytest.mark.parametrize("given", ["fc9", "pool5", ""])
+def test_a_map_that_is_not_there_is_the_users_error(given):
+    with pytest.raises(UserError, match=rf"model.options.features is '{given}'; .*choose fc6, fc7 or fc8"):
+        create_segmenter("largefov", CLASSES, {"features": given})
 
 
 # Lite0: its PyPI package, BatchNorm, TensorFlow's padding

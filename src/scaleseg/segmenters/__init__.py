@@ -12,7 +12,7 @@ from typing import Any
 from scaleseg.errors import UserError, choose, reason
 from scaleseg.segmenters.contract import Dense, Normalization, Segmenter
 
-__all__ = ["Dense", "Normalization", "Segmenter", "create_segmenter", "list_segmenters"]
+__all__ = ["Dense", "Normalization", "Segmenter", "create_segmenter", "list_options", "list_segmenters"]
 
 SHARED = ("contract", "sources", "vgg")
 
@@ -22,18 +22,27 @@ def list_segmenters() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in iter_modules(__path__) if module.name not in SHARED))
 
 
+def list_options(name: str) -> tuple[str, ...]:
+    """The settings that `create_segmenter(name)` takes: its constructor's keyword arguments."""
+    return tuple(parameter for parameter in inspect.signature(_kind(name)).parameters if parameter != "num_classes")
+
+
 def create_segmenter(name: str, num_classes: int, options: dict[str, Any] | None = None) -> Segmenter:
     """A segmenter with random parameters; `load_pretrained` gives it better ones."""
+    accepted = list_options(name)
+    for option in options or {}:
+        choose(f"option of {name}", option, accepted)
+    try:
+        return _kind(name)(num_classes, **(options or {}))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"model.options of {name} are {options}: {reason(error)}") from error
+
+
+def _kind(name: str) -> Callable[..., Segmenter]:
+    """The one subclass of `Segmenter` that the file defines; what it imports, another segmenter perhaps, is not its own."""
     module = import_module(f"{__name__}.{choose('model.segmenter', name, list_segmenters())}")
-    kind: Callable[..., Segmenter] = next(
+    return next(
         value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Segmenter) and value.__module__ == module.__name__
     )
-    accepted = [parameter for parameter in inspect.signature(kind).parameters if parameter != "num_classes"]
-    for option in options or {}:
-        choose(f"option of {name}", option, accepted)
-    try:
-        return kind(num_classes, **(options or {}))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"model.options of {name} are {options}: {reason(error)}") from error

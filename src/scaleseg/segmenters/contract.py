@@ -29,7 +29,7 @@ class Dense(NamedTuple):
     """A segmenter's answer on its score grid."""
 
     features: Float[Tensor, "n features h w"]
-    """The last layer before the head: fc7 or its equivalent."""
+    """What a fusion looks at: the last layer before the head, fc7 or its equivalent, unless an option says otherwise."""
     scores: Float[Tensor, "n classes h w"]
     """Before softmax ("logits")."""
 
@@ -59,7 +59,7 @@ class Segmenter(nn.Module, ABC):
         """Parameters from a path or from `imagenet`; sets `normalization` and `fresh_layers`; UserError if they do not fit."""
 
     def fresh(self) -> Iterator[nn.Parameter]:
-        """Parameters trained at `train.fresh_lr` times the learning rate: the head, and what else starts at random."""
+        """Parameters trained at `train.fresh_lr` times the learning rate: what makes scores, and what else starts at random."""
         for name in self.fresh_layers:
             yield from self.get_submodule(name).parameters()
 
