@@ -319,8 +319,16 @@ def test_a_layer_that_cannot_be_frozen_is_named_beside_those_that_can(folder: Pa
 
 
 def test_freezing_everything_is_refused(folder: Path, tmp_path: Path) -> None:
+    first = train(settings(folder, steps=1), tmp_path / "run", say=quiet)
+    everything = settings(folder, init_from=str(first), freeze=["trunk", "head", "fusion"])
     with pytest.raises(UserError, match="nothing is left to train"):
-        train(settings(folder, freeze=["trunk", "head", "fusion"]), tmp_path / "run", say=quiet)
+        train(everything, tmp_path / "next", say=quiet)
+
+
+@pytest.mark.parametrize("layer", ["head", "fusion"])
+def test_a_layer_that_starts_at_random_cannot_be_frozen(folder: Path, tmp_path: Path, layer: str) -> None:
+    with pytest.raises(UserError, match=rf"train.freeze names {layer}, but .* starts at random and would never learn"):
+        train(settings(folder, freeze=[layer]), tmp_path / "run", say=quiet)
 
 
 def test_automatic_class_weights_are_said_and_kept_for_a_resume(folder: Path, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class Trainer:
             freeze_batch_norm(self.model)
         else:
             processes.share_batch_norm(self.model)
-        freeze(self.model, config.train.freeze)
+        freeze(self.model, config.train.freeze, self.fresh)
         self.optimizer = create_optimizer(self.model, config.train, self.fresh)
         self.step, self.best = 0, Best()
         if state:

@@ -55,8 +55,11 @@ def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
         group["lr"] = group["full_lr"] * share
 
 
-def freeze(model: ScaleAware, layers: Collection[str]) -> None:
-    """Layers of the segmenter, by name, and `fusion`, stay as they are; dropout in them goes on, as at rate 0 in Caffe."""
+def freeze(model: ScaleAware, layers: Collection[str], fresh: Collection[str] = ()) -> None:
+    """Layers of the segmenter, by name, and `fusion`, stay as they are; dropout in them goes on, as at rate 0 in Caffe.
+
+    UserError for a layer that is not there, and for one with `fresh` parameters: random ones would stay random.
+    """
     for layer in layers:
         try:
             module = model.fusion if layer == "fusion" else model.segmenter.get_submodule(layer or "?")
@@ -67,6 +70,12 @@ def freeze(model: ScaleAware, layers: Collection[str]) -> None:
             raise UserError(
                 f"train.freeze names {layer!r}; this segmenter's layers are {known}; and there is fusion"
             ) from None
+        prefix = "fusion." if layer == "fusion" else f"segmenter.{layer}."
+        if random := [name for name in fresh if name.startswith(prefix)]:
+            raise UserError(
+                f"train.freeze names {layer}, but {random[0]} starts at random and would never learn; leave {layer} out "
+                "of it, or give train.init_from a checkpoint that has it, for the same classes"
+            )
         module.requires_grad_(False)
         freeze_batch_norm(module)
 
