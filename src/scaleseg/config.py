@@ -38,10 +38,10 @@ class DataConfig:
     """Which photographs and labels, and how they are cut and varied for training."""
 
     dataset: str = "folder"
-    root: str | None = None  # voc: the folder VOCdevkit
-    train: Any = None  # folder: path or list of paths; voc: name of a split list
+    root: str | None = None  # where the dataset lies; voc: the folder VOCdevkit
+    train: Any = None  # folder: path or list of paths; shapes: how many; others: name of a split or list
     val: Any = None
-    dev: Any = 0.1  # share of train, or path of a list of ids: chooses `best`; 0 = none, `best` is `last`
+    dev: Any = 0.1  # share of train, path of a list of ids, or split:NAME: chooses `best`; 0 = none, `best` is `last`
     classes: tuple[str, ...] = ()
     label_map: dict[int, int] = field(default_factory=dict)  # file id -> class id; empty = as in the file
     crop: int = 321

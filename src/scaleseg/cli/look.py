@@ -1,6 +1,7 @@
 """demo, list, doctor."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ __all__ = ["add_to"]
 def add_to(app: typer.Typer) -> None:
     """Hang these verbs on the app."""
     app.command(epilog="Try: scaleseg demo --out scaleseg-demo")(demo)
-    app.command(name="list", epilog="Try: scaleseg list")(list_names)
+    app.command(name="list", epilog="Try: scaleseg list recipes")(list_names)
     app.command(epilog="Try: scaleseg doctor --json > doctor.json")(doctor)
 
 
@@ -32,22 +33,55 @@ def demo(
     show(out, model=model, images=images or [], device=device, say=say)
 
 
-def list_names() -> None:
+def list_names(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="recipes (with what each promises), segmenters, fusions, datasets or models.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
+) -> None:
     """List recipes, segmenters, fusions, datasets and bundled models."""
     from scaleseg.checkpoint import list_bundled
     from scaleseg.datasets import list_datasets
+    from scaleseg.errors import choose
     from scaleseg.fusion import FUSIONS
     from scaleseg.model import list_models
     from scaleseg.recipes import list_recipes
 
-    for title, names in (
-        ("recipes", list_recipes()),
-        ("segmenters", list_models()),
-        ("fusions", tuple(FUSIONS)),
-        ("datasets", list_datasets()),
-        ("bundled models", list_bundled()),
-    ):
-        say(f"{title:<15} {', '.join(names) or '-'}")
+    names = {
+        "recipes": list_recipes(),
+        "segmenters": list_models(),
+        "fusions": tuple(FUSIONS),
+        "datasets": list_datasets(),
+        "models": list_bundled(),
+    }
+    kinds = [choose("what to list", kind, names)] if kind else list(names)
+    if as_json:
+        say(json.dumps({name: _recipes() if name == "recipes" else list(names[name]) for name in kinds}))
+    elif kind == "recipes":
+        _print_recipes()
+    else:
+        for name in kinds:
+            say(f"{name:<10} {', '.join(names[name]) or '-'}")
+
+
+def _recipes() -> list[dict[str, str]]:
+    """Every recipe in its own words."""
+    from scaleseg.recipes import describe_recipe, list_recipes
+
+    return [describe_recipe(name)._asdict() for name in list_recipes()]
+
+
+def _print_recipes() -> None:
+    for recipe in _recipes():
+        say(recipe["name"])
+        for key in ("about", "expect", "command", "cost", "note"):
+            if recipe[key]:
+                label = {"about": "", "command": "run: "}.get(key, f"{key}: ")
+                for line in textwrap.wrap(label + recipe[key], 116, break_long_words=False, break_on_hyphens=False):
+                    say(f"    {line}")
 
 
 def doctor(

@@ -4,6 +4,7 @@ A split is `train`, `dev` or `val`. `dev` chooses the best checkpoint and is cut
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -20,7 +21,10 @@ __all__ = ["Dataset", "Splits", "Subset", "list_datasets", "open_evaluation", "o
 
 def list_datasets() -> tuple[str, ...]:
     """The names: this folder's files, less what serves them all."""
-    return tuple(sorted(module.name for module in iter_modules(__path__) if module.name not in ("contract", "archive")))
+    return tuple(sorted(module.name for module in iter_modules(__path__) if module.name not in _SHARED))
+
+
+_SHARED = ("archive", "contract", "pairs", "prepared")
 
 
 class Splits(NamedTuple):
@@ -48,6 +52,8 @@ def open_training(data: DataConfig) -> Splits:
         raise UserError(
             f"{_where(data, 'train')} holds no photographs; give data.train a folder with images/ and masks/"
         )
+    if isinstance(data.dev, str) and data.dev.startswith(SPLIT):
+        return _beside(data, whole)
     chosen, note = _development(data, whole)
     if not chosen:
         return Splits(whole, None, note)
@@ -56,6 +62,10 @@ def open_training(data: DataConfig) -> Splits:
     if not len(train):
         raise UserError(f"data.dev takes all {len(whole)} photographs of data.train; leave some to learn from")
     return Splits(train, Subset(whole, chosen), note)
+
+
+SPLIT = "split:"
+"""What `data.dev` begins with where it names a split of its own, such as CamVid's val."""
 
 
 def open_evaluation(data: DataConfig) -> Measured:
@@ -91,6 +101,17 @@ def _development(data: DataConfig, whole: Dataset) -> tuple[list[int], str]:
     return sorted(order[:count]), note
 
 
+def _beside(data: DataConfig, whole: Dataset) -> Splits:
+    """The development split is one that the dataset has beside train."""
+    name = str(data.dev).removeprefix(SPLIT)
+    dev = open_whole(replace(data, val=name), "val")
+    both = sorted(set(whole.names) & set(dev.names))
+    if not len(dev) or both:
+        found = f"it shares {both[0]} with data.train ({len(both)} in all)" if both else "it holds no photographs"
+        raise UserError(f"data.dev is {data.dev}, but {found}; give another split, a share or a list of ids")
+    return Splits(whole, dev, f"the {len(dev)} photographs of {name} choose the best checkpoint (data.dev={data.dev})")
+
+
 def _share(dev: object) -> float | None:
     """`data.dev` as a number; None if it is a path."""
     try:
@@ -98,7 +119,7 @@ def _share(dev: object) -> float | None:
     except ValueError:
         return None
     if not 0 <= share < 1:
-        raise UserError(f"data.dev is {dev}; give a share from 0 to below 1, or the path of a list of ids")
+        raise UserError(f"data.dev is {dev}; give a share from 0 to below 1, the path of a list of ids, or split:NAME")
     return share
 
 

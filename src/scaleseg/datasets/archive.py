@@ -38,6 +38,20 @@ class Archive:
             return {}
         return {item.name: f"{folder}/{item.name}" for item in sorted(inside.iterdir()) if item.is_file()}
 
+    def names(self) -> list[str]:
+        """Every file of a zip."""
+        return [name for name in self._zip().namelist() if not name.endswith("/")]
+
+    def folders(self, folder: str) -> list[str]:
+        """The folders directly in `folder`, by name."""
+        if self.is_zip:
+            inside = {
+                name.removeprefix(f"{folder}/") for name in self._zip().namelist() if name.startswith(f"{folder}/")
+            }
+            return sorted({name.partition("/")[0] for name in inside if "/" in name})
+        path = self.path / folder
+        return sorted(item.name for item in path.iterdir() if item.is_dir()) if path.is_dir() else []
+
     def read(self, name: str) -> bytes:
         """A file's content; UserError if it cannot be read."""
         try:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scaleseg.config import DataConfig
 from scaleseg.datasets.contract import check_sizes
+from scaleseg.datasets.prepared import list_split, refuse_unfinished
 from scaleseg.errors import UserError
 from scaleseg.images import read, read_labels
 
@@ -31,16 +32,9 @@ class VOC:
 
     def __init__(self, root: str | Path, split: str) -> None:
         self.folder = _devkit(Path(root))
-        listing = self.folder / "ImageSets" / "Segmentation" / f"{split}.txt"
-        if not listing.is_file():
-            there = sorted(path.stem for path in listing.parent.glob("*.txt"))
-            raise UserError(f"{listing} does not exist; the lists there are: {', '.join(there) or 'none'}")
-        # SBD's own lists hold two paths a line; the last part of the first is the id.
-        try:
-            lines = listing.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(f"{listing} cannot be read as text ({error}); it is a list of ids, one a line") from error
-        self.names = [Path(line.split()[0]).stem for line in lines if line.strip()]
+        for folder in (self.folder, self.folder.parent):
+            refuse_unfinished(folder)
+        self.names = list_split(self.folder / "ImageSets" / "Segmentation" / f"{split}.txt")
         self.masks = [folder for name in MASKS if (folder := self.folder / name).is_dir()]
         if not self.masks:
             raise UserError(

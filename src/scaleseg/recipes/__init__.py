@@ -1,15 +1,19 @@
-"""Recipes: settings under a name, DATASET-SYSTEM. A recipe is one YAML file here or anywhere; it lists what differs."""
+"""Recipes: settings under a name, DATASET-SYSTEM. A recipe is one YAML file here or anywhere; it lists what differs.
+
+Its first comment says what it is, then `Expect:` (the figure, and whose), `Run:` (the command), `Cost:` and, where there
+is more to know, `Note:`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
 from scaleseg.config import Config, merge
 from scaleseg.errors import UserError, choose
 
-__all__ = ["list_recipes", "load_recipe", "override", "read_yaml"]
+__all__ = ["Recipe", "describe_recipe", "list_recipes", "load_recipe", "override", "read_yaml"]
 
 FOLDER = Path(__file__).parent
 
@@ -19,9 +23,35 @@ def list_recipes() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
+class Recipe(NamedTuple):
+    """What a recipe's first comment says, each part on one line."""
+
+    name: str
+    about: str
+    expect: str
+    command: str
+    cost: str
+    note: str
+
+
+def describe_recipe(name: str) -> Recipe:
+    """The words of one of our own recipes."""
+    parts = {"": "", "Expect": "", "Run": "", "Cost": "", "Note": ""}
+    key = ""
+    for line in _path(name).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        text = line.removeprefix("#").strip()
+        before, colon, after = text.partition(": ")
+        if colon and before in parts:
+            key, text = before, after
+        parts[key] = f"{parts[key]} {text}".strip()
+    return Recipe(name, *parts.values())
+
+
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
     """A recipe by name or path, with `key=value` overrides; `data=FILE` takes the data section from a YAML file."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{choose('recipe', name, list_recipes())}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _path(name)
     return merge(read_yaml(path), *(_part(item) for item in overrides))
 
 
@@ -41,6 +71,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings; it should begin with model:, data: or train:")
     return {str(key): value for key, value in content.items()}
+
+
+def _path(name: str) -> Path:
+    return FOLDER / f"{choose('recipe', name, list_recipes())}.yaml"
 
 
 def _part(item: str) -> dict[str, Any]:
@@ -79,13 +113,15 @@ def _data_file(path: Path) -> dict[str, Any]:
     are_paths = content.get("dataset", "folder") == "folder"  # voc has names of lists there
     for key in ("root", "dev", *(("train", "val") if are_paths else ())):
         if key in content:
-            content[key] = _beside(path.parent, content[key], key)
+            content[key] = _beside(path.parent, content[key], key, are_paths)
     return dict(content)
 
 
-def _beside(folder: Path, value: Any, key: str) -> Any:
+def _beside(folder: Path, value: Any, key: str, are_paths: bool) -> Any:
     if isinstance(value, list):
-        return [_beside(folder, item, key) for item in value]
+        return [_beside(folder, item, key, are_paths) for item in value]
     if not isinstance(value, str) or (key == "dev" and value.replace(".", "", 1).isdigit()):
         return value
+    if key == "dev" and value.startswith("split:"):
+        return f"split:{folder / value.removeprefix('split:')}" if are_paths else value
     return str(folder / value)
