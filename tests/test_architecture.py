@@ -18,10 +18,10 @@ FLOORS = (
     {"geometry", "config", "atomic", "devices"},
     {"segmenters", "fusion", "loss", "metrics", "transforms", "images", "refine", "caffe", "download"},
     {"model", "datasets", "recipes", "engines"},
-    {"segmentation", "checkpoint", "data_check"},
-    {"evaluation", "hub"},
+    {"segmentation", "checkpoint", "data_check", "prepare"},
+    {"evaluation", "hub", "caffe_import"},
     {"training", "export", "batch"},
-    {"ablate", "report", "server", "demo", "benchmark", "doctor"},
+    {"ablate", "report", "server", "demo", "benchmark", "doctor", "voc_server"},
     {"cli"},
     {"__main__"},
 )

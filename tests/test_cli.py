@@ -66,7 +66,10 @@ def ids_of(path: Path) -> np.ndarray:
         return np.array(image)
 
 
-VERBS = [[], ["train"], ["evaluate"], ["predict"], ["demo"], ["list"], ["doctor"], ["data", "init"], ["data", "check"]]
+VERBS = [
+    [], ["train"], ["evaluate"], ["predict"], ["ablate"], ["demo"], ["list"], ["doctor"], ["import-caffe"],
+    ["data", "init"], ["data", "check"], ["data", "prepare"],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -293,7 +296,7 @@ def test_data_check_takes_a_bare_folder_a_zip_and_a_recipe(call, folder: Path, z
 
 def test_list_names_what_is_there(call) -> None:
     out = call("list").out
-    assert "largefov, lite0, small" in out
+    assert "largefov, lite0, msc" in out
     assert "voc-attention" in out
 
 

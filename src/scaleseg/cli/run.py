@@ -95,6 +95,15 @@ def predict(
     save: Annotated[str, typer.Option(help="Which of masks, overlays and weights to write, by comma.")] = (
         "masks,overlays,weights"
     ),
+    layout: Annotated[
+        str, typer.Option("--format", help="folders, or voc-server: masks alone, packed for PASCAL VOC's test server.")
+    ] = "folders",
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            help="voc-server: only the images of this list, ImageSets/Segmentation/test.txt.", show_default=False
+        ),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -102,10 +111,18 @@ def predict(
     from scaleseg.batch import Item, find_images, segment_files
     from scaleseg.checkpoint import load
     from scaleseg.devices import choose_device, choose_precision, describe, place
+    from scaleseg.errors import choose
+    from scaleseg.voc_server import check_classes, pack, select
 
+    for_server = choose("--format", layout, ("folders", "voc-server")) == "voc-server"
+    if ids and not for_server:
+        raise UserError(f"--ids is {ids}, which only --format voc-server takes; give the images themselves")
     items = find_images(inputs, out)
     where = choose_device(device)
     model = place(load(checkpoint), where)
+    if for_server:
+        check_classes(model.classes)
+        items, save = select(items, ids), "masks"
     exact = choose_precision(precision, where, helps=model.segmenter.bf16_helps)
     say(f"{len(items)} {'image' if len(items) == 1 else 'images'}, {describe(where)}, {exact}")
     with bar("predicting", len(items)) as advance:
@@ -119,6 +136,8 @@ def predict(
             model, items, out, save=[kind.strip() for kind in save.split(",")], precision=exact, report=report
         )
     say(f"{len(outcome.done)} of {len(items)} images segmented into {out}/")
+    if for_server and not outcome.failed:
+        say(f"packed for the VOC server: {pack(out, items)}")
     if outcome.failed:
         raise typer.Exit(1)
 

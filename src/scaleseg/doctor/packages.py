@@ -15,7 +15,7 @@ USES = {
     "lite0": "ImageNet parameters of the segmenter lite0, to train it on photographs",
     "demo": "photographs and page of `scaleseg demo`",
     "docs": "building the documentation",
-    "data": "`scaleseg data prepare`: reading .mat files and COCO's annotations",
+    "data": "COCO's annotations for `scaleseg data prepare coco`",
     "dev": "working on scaleseg itself",
 }
 """What an extra enables today. An extra that is not here is declared for a part that is not built yet."""
