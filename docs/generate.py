@@ -1,4 +1,4 @@
-"""Write the three pages that are read off the code: cli.md, api.md and settings.md.
+"""Write the four pages that are read off the code: cli.md, api.md, settings.md and recipes.md.
 
 python docs/generate.py
 
@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import scaleseg
-from scaleseg.recipes import FOLDER, list_recipes
+from scaleseg.recipes import FOLDER, describe_recipe, list_recipes
 
 DOCS = Path(__file__).parent
 PACKAGE = Path(scaleseg.__file__).parent
@@ -71,7 +71,7 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """File name and text of each page."""
-    return {"cli.md": cli_page(), "api.md": api_page(), "settings.md": settings_page()}
+    return {"cli.md": cli_page(), "api.md": api_page(), "settings.md": settings_page(), "recipes.md": recipes_page()}
 
 
 # ----- the command line -----
@@ -202,7 +202,7 @@ def _find(thing: Any) -> _Source:
 
 
 def _described(node: ast.ClassDef | ast.FunctionDef) -> str:
-    more = "\n\nEvery key: [recipes and settings](settings.md).\n" if node.name == "Config" else "\n"
+    more = "\n\nEvery key: [settings](settings.md).\n" if node.name == "Config" else "\n"
     return (ast.get_docstring(node) or "") + more
 
 
@@ -302,19 +302,31 @@ def _comments(text: str) -> dict[int, str]:
 
 
 def settings_page() -> str:
-    """Every key with its default and meaning, from config.py, and the recipes as they stand in their files."""
+    """Every key with its default and meaning, from config.py."""
     parts = [NOTE, SETTINGS_INTRO]
     for section, title in (("model", "ModelConfig"), ("data", "DataConfig"), ("train", "TrainConfig")):
         parts.append(_section(section, title))
-    parts.append("## Recipes\n")
-    parts.append("A recipe lists what differs from the defaults above. These come with the package.\n")
-    parts += [_recipe(name) for name in list_recipes()]
     return "\n".join(parts)
 
 
-SETTINGS_INTRO = """# Recipes and settings
+def recipes_page() -> str:
+    """The recipes as they stand in their files, and what each promises."""
+    rows = [f"| [{name}](#{name}) | {_cell(describe_recipe(name).expect)} |" for name in list_recipes()]
+    table = ["| recipe | expect |", "| --- | --- |", *rows, ""]
+    return "\n".join([NOTE, RECIPES_INTRO, *table, *map(_recipe, list_recipes())])
 
-A run is described by a recipe, a short YAML file, and by settings behind it as `key=value`:
+
+RECIPES_INTRO = """# Recipes
+
+These come with the package; `scaleseg list recipes --json` has the same for programs. A recipe lists what differs from the
+[defaults](settings.md). Figures are those of whoever is named with them; what needs archives or other runs first is in
+[the paper's systems, datasets and tables](reproducing.md).
+"""
+
+
+SETTINGS_INTRO = """# Settings
+
+A run is described by a [recipe](recipes.md), a short YAML file, and by settings behind it as `key=value`:
 
 ```bash
 scaleseg train shapes-attention train.steps=60 model.fusion=max 'model.scales=[1.0, 0.5]' --out runs/max
@@ -357,10 +369,16 @@ def _plain(section: str, name: str) -> str:
 
 def _recipe(name: str) -> str:
     """A recipe's own words, and its file."""
+    recipe = describe_recipe(name)
     lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    told = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    told = [
+        f"- {key}: {text}"
+        for key, text in (("Expect", recipe.expect), ("Cost", recipe.cost), ("Note", recipe.note))
+        if text
+    ]
     settings = [line for line in lines if not line.startswith("#")]
-    return "\n".join([f"### {name}\n", *told, "", "```yaml", *settings, "```", ""])
+    run = ["```bash", recipe.command, "```", ""]
+    return "\n".join([f"## {name}\n", f"{recipe.about}\n", *told, "", *run, "```yaml", *settings, "```", ""])
 
 
 def _cell(text: str) -> str:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from scaleseg.errors import UserError
 from scaleseg.images import read, read_labels
 from scaleseg.segmentation import predict
 
@@ -209,3 +211,114 @@ def test_no_steps_to_time_are_refused(training, capsys):
     with pytest.raises(SystemExit):
         training.main(["--steps", "0"])
     assert "--steps is 0" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def learning() -> ModuleType:
+    return script("learning")
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine photographs of 170 x 190, the right half of each an object; two more whose middle is all ground."""
+    root = tmp_path_factory.mktemp("halves")
+    for part in ("images", "masks"):
+        (root / part).mkdir()
+    for index in range(11):
+        ids = np.zeros((170, 190), np.uint8)
+        ids[:, 95:] = 0 if index < 2 else 1 + index % 2
+        colours = np.array([(40, 90, 40), (200, 60, 60), (60, 60, 200)], np.uint8)
+        Image.fromarray(colours[ids]).save(root / "images" / f"{index:02}.png")
+        Image.fromarray(ids).save(root / "masks" / f"{index:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def learned(learning: ModuleType, halves: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """How `small` was told to learn, and where that was written."""
+    path = tmp_path_factory.mktemp("learning") / "learning.json"
+    command = ["small", "--data", str(halves), "--steps", "20", "--json", str(path)]
+    assert learning.main(command) == 0
+    return command, path
+
+
+def written(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_the_photographs_to_learn_are_the_first_with_something_to_tell_apart(learning, halves):
+    names, pairs = learning.photographs(str(halves))
+    assert names == [f"{index:02}" for index in range(2, 10)]
+    assert {(tuple(image.shape), tuple(labels.shape)) for image, labels in pairs} == {((3, 161, 161), (161, 161))}
+
+
+def test_a_photograph_to_learn_is_the_middle_of_its_file(learning, halves):
+    _, pairs = learning.photographs(str(halves))
+    whole = read_labels(halves / "masks" / "02.png")
+    assert np.array_equal(pairs[0][1].numpy(), whole[4:165, 14:175])
+
+
+def test_too_few_photographs_are_refused(learning, halves, capsys):
+    assert learning.main(["small", "--data", str(halves / "nowhere")]) == 1
+    with pytest.raises(UserError, match="has 9 photographs with a middle that is 20 to 80 % object; 10 are needed"):
+        learning.photographs(str(halves), count=10)
+
+
+def test_the_constant_loss_is_the_cross_entropy_of_the_frequencies(learning):
+    labels = torch.randint(0, 4, (12, 9), generator=torch.Generator().manual_seed(1))
+    labels[0] = 255
+    counts = labels[labels < 255].bincount()
+    scores = (counts / counts.sum()).log().expand(*labels.shape, -1).permute(2, 0, 1)
+    expected = torch.nn.functional.cross_entropy(scores[None], labels[None], ignore_index=255)
+    assert learning.constant_loss([(torch.zeros(3, 12, 9), labels)]) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_what_learned_is_written_with_what_it_needs_to_be_repeated(learned):
+    result = written(learned[1])["segmenters"]["small"]
+    assert result["learns"] and result["after"] < result["before"] / 2
+    assert {"torch", "cpu", "threads", "parameters", "start", "optimizer", "lr", "seconds"} <= result.keys()
+
+
+def test_the_report_of_learning_names_no_folder(learned, halves):
+    text = learned[1].read_text(encoding="utf-8")
+    assert str(halves.parent) not in text and str(learned[1].parent) not in text
+
+
+def test_what_was_measured_is_not_measured_again(learning, learned):
+    command, path = learned
+    before = written(path)["segmenters"]
+    assert learning.main(command) == 0
+    assert written(path)["segmenters"] == before
+
+
+def test_the_same_seed_learns_the_same(learning, learned):
+    command, path = learned
+    before = written(path)["segmenters"]["small"]
+    assert learning.main([*command, "--again"]) == 0
+    again = written(path)["segmenters"]["small"]
+    assert [again[name] for name in ("before", "after", "highest")] == [
+        before[name] for name in ("before", "after", "highest")
+    ]
+    assert again["seconds"] != before["seconds"]
+
+
+def test_another_task_does_not_mix_with_this_one(learning, learned, capsys):
+    command, _ = learned
+    assert learning.main([*command, "--seed", "1"]) == 1
+    assert "holds another task" in capsys.readouterr().err
+
+
+def test_a_network_that_does_not_learn_is_said_to(learning, halves, tmp_path, capsys):
+    path = tmp_path / "learning.json"
+    assert learning.main(["small", "--data", str(halves), "--steps", "1", "--json", str(path)]) == 1
+    assert not written(path)["segmenters"]["small"]["learns"]
+    assert "DOES NOT LEARN" in capsys.readouterr().out
+
+
+def test_every_recipe_of_learning_is_a_segmenter_s(learning):
+    assert set(learning.RECIPES) <= set(learning.list_segmenters())
+
+
+def test_a_segmenter_that_is_not_there_is_named(learning, halves, capsys):
+    assert learning.main(["smal", "--data", str(halves)]) == 1
+    assert "segmenter is 'smal'; did you mean 'small'" in capsys.readouterr().err

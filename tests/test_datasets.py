@@ -301,6 +301,33 @@ def test_evaluation_takes_val(folder: Path, zipped: Path) -> None:
     assert str(zipped) in measured.note
 
 
+def test_the_development_split_can_be_one_of_its_own(folder: Path, tmp_path: Path) -> None:
+    beside = write_folder(tmp_path / "beside")
+    for file in sorted(beside.rglob("p*.png")):
+        file.rename(file.with_name(f"other-{file.name}"))
+    splits = open_training(settings(folder, dev=f"split:{beside}"))
+    assert splits.dev is not None
+    assert (len(splits.train), len(splits.dev)) == (PHOTOGRAPHS, PHOTOGRAPHS)
+    assert set(splits.dev.names) == {f"other-p{index}" for index in range(PHOTOGRAPHS)}
+
+
+def test_a_development_split_that_train_holds_too_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"it shares p0 with data.train \(6 in all\)"):
+        open_training(settings(folder, dev=f"split:{folder}"))
+
+
+def test_an_official_split_chooses_the_best(tmp_path: Path) -> None:
+    names = {"train": "ab", "val": "c"}
+    for split, letters in names.items():
+        for letter in letters:
+            for part, mode in (("images", "RGB"), ("masks", "L")):
+                path = tmp_path / part / split / f"{letter}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new(mode, (8, 6)).save(path)
+    splits = open_training(DataConfig(dataset="camvid", root=str(tmp_path), train="train", dev="split:val"))
+    assert (splits.train.names, splits.dev and splits.dev.names) == (["a", "b"], ["c"])
+
+
 def test_evaluation_falls_back_to_the_development_split_and_says_so(folder: Path) -> None:
     measured = open_evaluation(settings(folder, dev=0.5))
     dev = open_training(settings(folder, dev=0.5)).dev

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-WRITTEN = ("index.md", "getting-started.md", "concepts.md", "faq.md")
-"""Pages that people write; cli.md, api.md and settings.md are generated."""
+WRITTEN = ("index.md", "getting-started.md", "concepts.md", "faq.md", "many-processes.md", "reproducing.md")
+"""Pages that people write; cli.md, api.md, settings.md and recipes.md are generated."""
 
 
 class Page(HTMLParser):
@@ -144,7 +144,7 @@ def test_pictures_stay_small() -> None:
     assert {name: size for name, size in sizes.items() if size > 300_000} == {}
 
 
-@pytest.mark.parametrize("name", ["cli.md", "api.md", "settings.md"])
+@pytest.mark.parametrize("name", ["cli.md", "api.md", "settings.md", "recipes.md"])
 def test_the_reference_is_what_the_code_says_now(generator: ModuleType, name: str) -> None:
     committed = (DOCS / name).read_text(encoding="utf-8")
     assert committed == generator.pages()[name], "run: python docs/generate.py"
@@ -168,7 +168,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     """(page, words) of every scaleseg command in the pages that people write, and in the README."""
     for path in (*(DOCS / name for name in WRITTEN), ROOT / "README.md"):
         for block in re.findall(r"^```bash\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words[:1] == ["scaleseg"]:
                     yield path.name, words[1:]

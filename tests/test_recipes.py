@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,22 @@ def test_the_cells_of_a_dataset_differ_in_the_merging_alone(dataset: str) -> Non
     average, highest, attention = (load_recipe(f"{dataset}-{fusion}") for fusion in ("average", "max", "attention"))
     assert replace(average, model=attention.model) == replace(highest, model=attention.model) == attention
     assert replace(average.model, fusion="attention") == replace(highest.model, fusion="attention") == attention.model
+
+
+@pytest.mark.parametrize(
+    ("dataset", "dev", "read"),
+    [
+        ("folder", "split:held", "split:{}/held"),
+        ("folder", "ids.txt", "{}/ids.txt"),
+        ("camvid", "split:val", "split:val"),
+        ("folder", "0.2", "0.2"),
+    ],
+)
+def test_a_data_file_s_development_split_is_relative_to_it_where_it_is_a_path(
+    tmp_path: Path, dataset: str, dev: str, read: str
+) -> None:
+    (tmp_path / "data.yaml").write_text(json.dumps({"dataset": dataset, "train": "a", "dev": dev}))
+    assert load_recipe("folder-lite0", [f"data={tmp_path}/data.yaml"]).data.dev == read.format(tmp_path)
 
 
 @pytest.fixture

@@ -29,5 +29,8 @@ class LargeFOV(ReducedVGG16):
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:
         fc6, fc7 = self.classifier(self.trunk(images))
-        scores = self.fc8(fc7)
+        return self.dense(fc6, fc7, self.fc8(fc7))
+
+    def dense(self, fc6: Tensor, fc7: Tensor, scores: Tensor) -> Dense:
+        """The answer, with the map that `features` names."""
         return Dense({"fc6": fc6, "fc7": fc7, "fc8": scores}[self.features], scores)

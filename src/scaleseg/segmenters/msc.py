@@ -47,8 +47,8 @@ BRANCHES = {
 class MSc(LargeFOV):
     """21,711,550 parameters at 21 classes: 1,206,121 more than LargeFOV."""
 
-    def __init__(self, num_classes: int, *, pool5a: bool = False, dropout: float = 0.5) -> None:
-        super().__init__(num_classes, pool5a=pool5a, dropout=dropout)
+    def __init__(self, num_classes: int, *, pool5a: bool = False, dropout: float = 0.5, features: str = "fc7") -> None:
+        super().__init__(num_classes, pool5a=pool5a, dropout=dropout, features=features)
         for name, branch in BRANCHES.items():
             first = nn.Conv2d(branch.channels, WIDTH, 3, branch.stride, padding=1)
             second = nn.Conv2d(WIDTH, WIDTH, 1)
@@ -57,9 +57,7 @@ class MSc(LargeFOV):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             self.add_module(f"{name}_conv", first)
             self.add_module(f"{name}_fc", second)
-            self.add_module(
-                f"{name}_ms", Head(WIDTH, num_classes)
-            )  # of pool3 too, though the release gives it no filler
+            self.add_module(f"{name}_ms", Head(WIDTH, num_classes))  # pool3's too: the release gives it no filler
         layers = tuple(f"{name}_{part}" for name in BRANCHES for part in ("conv", "fc", "ms"))
         self.fresh_layers = (*layers, "fc8")
 
@@ -69,8 +67,8 @@ class MSc(LargeFOV):
             maps = layer(maps)
             if name in BRANCHES:
                 parts.append(self._branch(name, maps))
-        _, features = self.classifier(maps)
-        return Dense(features, reduce(add, parts, self.fc8(features)))
+        fc6, fc7 = self.classifier(maps)
+        return self.dense(fc6, fc7, reduce(add, parts, self.fc8(fc7)))
 
     def _branch(self, name: str, maps: Float[Tensor, "n channels _ _"]) -> Float[Tensor, "n classes h w"]:
         for part in ("conv", "fc"):
