@@ -193,7 +193,11 @@ def test_what_a_child_is_told_gives_the_cells_settings(name: str) -> None:
 
 
 def test_the_best_cell_is_the_recipe_itself() -> None:
-    assert plan().configs["attention-3-es", 0] == load_recipe("voc-attention")
+    assert plan().configs["attention-3-es", 0] == load_recipe("voc-attention", ["train.keep=1"])
+
+
+def test_a_user_may_keep_more_checkpoints_than_one() -> None:
+    assert plan(overrides=("train.keep=3",)).common.train.keep == 3
 
 
 def test_msc_starts_from_the_baseline_of_the_same_seed_and_trains_its_branches() -> None:
@@ -224,7 +228,7 @@ def test_a_users_settings_hold_for_every_cell_and_replace_the_tables_own() -> No
     ordered = plan("shapes", overrides=("train.steps=7",))
     assert {config.train.steps for config in ordered.configs.values()} == {7}
     assert [item for item in ordered.settings if item.startswith("train.steps")] == ["train.steps=7"]
-    assert plan("shapes", recipe="shapes-attention").common == load_recipe("shapes-attention")
+    assert plan("shapes", recipe="shapes-attention").common == load_recipe("shapes-attention", ["train.keep=1"])
 
 
 def test_another_recipe_may_be_given() -> None:

@@ -372,7 +372,7 @@ def test_parameters_of_the_other_resnet_are_refused_and_the_option_is_named(nami
 
 @pytest.mark.usefixtures("narrow")
 def test_imagenet_needs_torchvision_s_stride_and_says_so_before_it_downloads(monkeypatch):
-    monkeypatch.setattr(resnet101, "_download", lambda: pytest.fail("downloaded"))
+    monkeypatch.setattr(resnet101, "fetch", lambda url, digits: pytest.fail("downloaded"))
     with pytest.raises(UserError, match=r"imagenet is torchvision's .*set model\.options\.stride_in to 3x3"):
         create_segmenter("resnet101", CLASSES).load_pretrained("imagenet")
 

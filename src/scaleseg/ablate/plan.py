@@ -52,9 +52,12 @@ class Plan:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The overrides that all cells share: the table's for its own recipe, where the user gave none, and the user's."""
+        """The overrides that all cells share: the table's for its own recipe, where the user gave none, and the user's.
+
+        One checkpoint a run is kept, for `last` is what counts: those of 14 runs of VGG take gigabytes.
+        """
         given = {item.partition("=")[0] for item in self.overrides}
-        defaults = () if self.recipe else self.table.defaults
+        defaults = ("train.keep=1", *(() if self.recipe else self.table.defaults))
         return (*(item for item in defaults if item.partition("=")[0] not in given), *self.overrides)
 
     @cached_property
@@ -160,15 +163,20 @@ class Plan:
     def _pretraining(self) -> Job:
         if not self.coco_root:
             raise UserError("--init coco trains on COCO first; give --coco-root FOLDER, or --init CHECKPOINT")
-        overrides = (f"data.root={self.coco_root}",)
+        overrides = self._pretraining_overrides()
         config = load_recipe(PRETRAINING, overrides)
         results.check(self.pretraining, results.identity(config, self.out), self.out)
         open_training(config.data)
         return Job(PRETRAINING, config.train.seed, self.pretraining, PRETRAINING, overrides, measured=None)
 
+    def _pretraining_overrides(self) -> tuple[str, ...]:
+        """The user's own, such as model.pretrained, but for those on the photographs of the table."""
+        mine = (item for item in self.settings if not item.startswith(("data.", "data=")))
+        return (*mine, f"data.root={self.coco_root}")
+
     def _pretrained(self) -> bool:
         newest = RunFolder(self.pretraining).newest()
-        steps = load_recipe(PRETRAINING).train.steps
+        steps = load_recipe(PRETRAINING, self._pretraining_overrides()).train.steps
         return newest is not None and newest.name == f"step-{steps}"
 
 

@@ -8,9 +8,7 @@ Two ResNets go by that name: Caffe's halves its maps in the first 1x1 convolutio
 Their parameters have the same shapes and do not fit each other, so `stride_in` has to agree with a file's origin.
 """
 
-import hashlib
 import re
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 
 from scaleseg.errors import UserError
 from scaleseg.segmenters.contract import CAFFE, Dense, Head, Normalization, Segmenter
-from scaleseg.segmenters.sources import assign, read_parameters
+from scaleseg.segmenters.sources import assign, fetch, read_parameters
 
 __all__ = ["ResNet101"]
 
@@ -66,7 +64,7 @@ class ResNet101(Segmenter):
         """
         if source == "imagenet":
             self._demand("3x3", source)
-        tensors = read_parameters(_download() if source == "imagenet" else source)
+        tensors = read_parameters(fetch(OFFICIAL, HASH) if source == "imagenet" else source)
         named = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
         own = {_own_name(name): tensor for name, tensor in named.items() if not _is_classifier(name)}
         caffe = any(name.startswith("Scale.") or KAZUTO.fullmatch(name) for name in named) or "aspp.0.weight" in own
@@ -171,19 +169,3 @@ def _own_name(name: str) -> str:
         "shortcut": ("downsample.0", "downsample.1"),
     }[part][kind == "bn"]  # fmt: skip
     return f"trunk.layer{int(layer) - 1}.{int(block) - 1}.{inner}.{parameter}"
-
-
-def _download() -> Path:
-    """The official file in PyTorch's cache, its SHA-256 checked at each use."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(OFFICIAL).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(OFFICIAL, str(path), hash_prefix=HASH, progress=False)
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"{OFFICIAL} could not be fetched ({error}); fetch it elsewhere and give its path as model.pretrained"
-            ) from error
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(HASH):
-        raise UserError(f"{path} is damaged: its hash does not begin with {HASH}; delete it and start again")
-    return path

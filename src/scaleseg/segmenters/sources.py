@@ -1,5 +1,6 @@
 """Parameters from elsewhere: read without executing anything, matched by name, never silently incomplete."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from scaleseg.errors import UserError, reason
 
-__all__ = ["assign", "read_parameters"]
+__all__ = ["assign", "fetch", "read_parameters"]
 
 
 def read_parameters(path: str | Path) -> dict[str, Tensor]:
@@ -33,6 +34,24 @@ def read_parameters(path: str | Path) -> dict[str, Tensor]:
     if wrong:
         raise UserError(f"{path} holds more than tensors ({', '.join(wrong[:3])}); save model.state_dict() alone")
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in content.items()}
+
+
+def fetch(url: str, digits: str) -> Path:
+    """A published file in PyTorch's cache; the `digits` that its SHA-256 begins with are checked at each use."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=digits, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"{url} could not be fetched ({error}); fetch it elsewhere and give its path as model.pretrained"
+            ) from error
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(digits):
+        raise UserError(f"{path} is damaged: its hash does not begin with {digits}; delete it and start again")
+    return path
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, fresh: tuple[str, ...]) -> None:

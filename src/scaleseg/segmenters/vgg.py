@@ -5,9 +5,7 @@ published two kinds: its own training (with classifier) and the original Caffe f
 with its own normalisation.
 """
 
-import hashlib
 from collections import OrderedDict
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 from scaleseg.errors import UserError
 from scaleseg.segmenters.contract import CAFFE, Normalization, Segmenter
-from scaleseg.segmenters.sources import assign, read_parameters
+from scaleseg.segmenters.sources import assign, fetch, read_parameters
 
 __all__ = ["CONVOLUTIONS", "VGG16", "ReducedVGG16", "decimated", "initialize", "read_vgg16"]
 
@@ -80,22 +78,23 @@ class ReducedVGG16(Segmenter):
         fc6 and fc7 keep the paper's rate even where they start at random: at ten times it, training blew up in 10 steps.
         """
         vgg = read_vgg16(source)
-        self.normalization = vgg.normalization
         classifier = decimated(vgg.classifier)
         absent = {name for name, _ in self.named_children()} - {"trunk", "fc6", "fc7"}
         if "fc6.weight" not in classifier:
             absent |= {"fc6", "fc7"}
-            # VGG's activations are large (about 20, rms): at 0.01, as elsewhere, training diverges (docs/decisions.md).
-            nn.init.normal_(self.fc6.weight, std=0.0003)
         convolutions = {
             f"trunk.{name}" if name.startswith("conv") else name: tensor for name, tensor in vgg.convolutions.items()
         }
         assign(self, convolutions | classifier, source, fresh=tuple(absent))
+        self.normalization = vgg.normalization
+        if "fc6" in absent:
+            # VGG's activations are large (about 20, rms): at 0.01, as elsewhere, training diverges (docs/decisions.md).
+            nn.init.normal_(self.fc6.weight, std=0.0003)
 
 
 def read_vgg16(source: str) -> VGG16:
     """`imagenet` (the official download, checked and cached), or a path; ImageNet's 1,000 scores (fc8) are left out."""
-    tensors = read_parameters(_download() if source == "imagenet" else source)
+    tensors = read_parameters(fetch(OFFICIAL, "88682ab5") if source == "imagenet" else source)
     normalization = CAFFE
     if any(name.startswith("features.") for name in tensors):
         with_classifier = _finite(tensors, "classifier.0.weight") and _finite(tensors, "classifier.3.weight")
@@ -182,19 +181,3 @@ def _classifier(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _finite(tensors: dict[str, Tensor], name: str) -> bool:
     return name in tensors and bool(torch.isfinite(tensors[name]).all())
-
-
-def _download() -> Path:
-    """The official file in PyTorch's cache, its SHA-256 checked at each use."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(OFFICIAL).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(OFFICIAL, str(path), hash_prefix="88682ab5", progress=False)
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"{OFFICIAL} could not be fetched ({error}); fetch it elsewhere and give its path as model.pretrained"
-            ) from error
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith("88682ab5"):
-        raise UserError(f"{path} is damaged: its hash does not begin with 88682ab5; delete it and start again")
-    return path
