@@ -528,6 +528,11 @@ def test_classes_are_numbers_vocs_or_given(narrow, file, tmp_path: Path) -> None
     assert named == [CLASSES, ("0", "1", "2"), ("ground", "cat", "dog")]
 
 
+def test_a_single_class_is_one(narrow, file, tmp_path: Path) -> None:
+    import_caffe(file(largefov(1)), tmp_path / "model", classes=["cat"])
+    assert read_config(tmp_path / "model").data.classes == ("cat",)
+
+
 def test_a_model_tells_its_source_and_no_training(narrow, file, tmp_path: Path) -> None:
     import_caffe(file(largefov()), tmp_path / "model")
     document = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -767,6 +772,7 @@ def test_the_verb_fills_an_empty_folder(call, narrow, file, tmp_path: Path, monk
     [
         (["--map", "score"], "--map is 'score'; give THEIRS=OURS"),
         (["--map", "=fc8"], "--map is '=fc8'; give THEIRS=OURS"),
+        (["--map", "fc7=fc6", "--map", "fc7=-"], "--map says fc7=fc6 and fc7=-; say once what a layer is"),
         (["--classes", "a,b"], "--classes names 2 classes, but "),
         (["--classes", "a,a,b,c,d"], "data.classes"),
     ],

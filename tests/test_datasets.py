@@ -679,6 +679,19 @@ def test_a_half_prepared_folder_is_refused(name: str, tmp_path: Path) -> None:
         open_whole(write_prepared(tmp_path, name, 7, finished=False), "train")
 
 
+def test_a_mark_that_does_not_say_finished_is_none(tmp_path: Path) -> None:
+    data = write_prepared(tmp_path, "coco", 7)
+    (tmp_path / "prepared.json").write_text('{"name": "coco"}')
+    with pytest.raises(UserError, match="half prepared"):
+        open_whole(data, "train")
+
+
+@pytest.mark.parametrize("name", ["ade20k", "camvid", "cityscapes"])
+def test_a_root_that_is_not_there_says_what_to_give(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere', which does not exist; give .*(ADE|CamVid|Cityscapes)"):
+        open_whole(DataConfig(dataset=name, root=str(tmp_path / "nowhere")), "train")
+
+
 def test_a_half_prepared_folder_is_refused_as_a_folder_too(tmp_path: Path) -> None:
     write_prepared(tmp_path, "voc-animals", 3, finished=False)
     with pytest.raises(UserError, match="half prepared"):

@@ -196,6 +196,35 @@ def test_a_folder_within_a_source_is_refused(tmp_path: Path) -> None:
         prepare("voc", [tmp_path / "a"], tmp_path / "a/out")
 
 
+def test_a_file_as_the_folder_is_refused(archives: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--to .*benchmark\.tgz is a file; give a new folder"):
+        prepare("voc", archives[:1], archives[1])
+
+
+def test_an_archive_given_twice_counts_once(archives: list[Path], tmp_path: Path) -> None:
+    prepare("voc", [*archives, archives[0], tmp_path / "." / "benchmark.tgz"], tmp_path / "out")
+    mark = json.loads((tmp_path / "out/prepared.json").read_text())
+    assert mark["sources"] == ["VOCtrainval.tar", "benchmark.tgz"]
+
+
+def test_other_years_in_the_devkit_are_left_alone(tmp_path: Path) -> None:
+    write(tmp_path / "a", devkit())
+    older = voc_files(["2007_000032", TRAIN[0]], VAL, [], year=2007)
+    older["VOCdevkit/VOC2007/SegmentationClass/2007_000001.png"] = palette_png(np.ones((9, 12)))
+    write(tmp_path / "a", older)
+    prepare("voc", [tmp_path / "a/VOCdevkit", write(tmp_path / "b.tgz", sbd())], tmp_path / "out")
+    own = devkit()["VOCdevkit/VOC2012/SegmentationClass/2007_000001.png"]
+    assert (tmp_path / "out/VOC2012/SegmentationClass/2007_000001.png").read_bytes() == own
+    assert (tmp_path / "out/VOC2012/ImageSets/Segmentation/train.txt").read_text().split() == TRAIN
+
+
+def test_lists_without_photographs_make_nothing(archives: list[Path], tmp_path: Path) -> None:
+    lists = {name: content for name, content in devkit().items() if name.endswith(".txt")}
+    with pytest.raises(UserError, match="of 5 listed photographs none is there with its mask"):
+        prepare("voc", [write(tmp_path / "a.zip", lists), archives[1]], tmp_path / "out", allow_incomplete=True)
+    assert json.loads((tmp_path / "out/prepared.json").read_text())["finished"] is False
+
+
 def test_an_unknown_name_gets_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'voc-animals'"):
         prepare("voc-animal", [], tmp_path)
@@ -332,6 +361,18 @@ def test_a_mask_of_another_size_than_its_photograph_is_named(tmp_path: Path) -> 
         prepare("voc", given, tmp_path / "out")
 
 
+def test_a_pair_of_two_sizes_comes_anew_from_a_better_archive(archives: list[Path], tmp_path: Path) -> None:
+    wrong = {**devkit(), "VOCdevkit/VOC2012/JPEGImages/2008_000004.jpg": jpeg(3, (5, 4))}
+    whole = archives[0].read_bytes()
+    write(archives[0], wrong)
+    with pytest.raises(UserError, match=r"2008_000004\.png is 12 x 9.* 5 x 4.* give the same command again"):
+        prepare("voc", archives, tmp_path / "out")
+    archives[0].write_bytes(whole)
+    prepare("voc", archives, tmp_path / "out")
+    prepare("voc", archives, tmp_path / "whole")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -423,7 +464,7 @@ def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
     photo = tmp_path / "a/VOCdevkit/VOC2012/JPEGImages/2008_000004.jpg"
     photo.rename(tmp_path / "elsewhere.jpg")
     photo.symlink_to(tmp_path / "elsewhere.jpg")
-    with pytest.raises(UserError, match="in no archive: 2008_000004"):
+    with pytest.raises(UserError, match=r"in no archive: 2008_000004; .*links in there, which are not followed: 1;"):
         prepare("voc", [tmp_path / "a"], tmp_path / "out")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tracemalloc
 from hashlib import sha256
 from pathlib import Path
 
@@ -136,6 +137,8 @@ def test_run_lengths_are_what_pycocotools_makes_of_them(seed: int, share: float,
         [[float("nan")] * 6],
         [["a"] * 6],
         [[1.0] * 7],
+        [[10**400] * 6],
+        [[-20.0, 0.0, 30.0, 0.0] * 30_000],
         {"size": [9, 12]},
         {"size": [90, 12], "counts": [1080]},
         {"size": [9, 12], "counts": [107]},
@@ -151,6 +154,22 @@ def test_an_object_that_cannot_be_drawn_is_refused_before_c_code_sees_it(segment
     annotation = {"category_id": 1, "iscrowd": 0, "segmentation": segmentation}
     with pytest.raises(UserError, match=r"a\.jpg has an object that cannot be drawn"):
         render([annotation], SIZE, "a.jpg")
+
+
+def test_of_two_objects_as_large_the_later_one_is_on_top() -> None:
+    two = [{"category_id": category, "iscrowd": 0, "segmentation": [SQUARE]} for category in (3, 2)]
+    assert set(np.unique(render(two, SIZE, "a.jpg"))) == {0, 2}
+
+
+def test_many_objects_take_the_memory_of_few() -> None:
+    """A mask of each, all at once, would be 60 MB."""
+    whole = {"category_id": 1, "iscrowd": 0, "segmentation": {"size": [500, 400], "counts": [0, 200_000]}}
+    tracemalloc.start()
+    try:
+        render([whole] * 300, (500, 400), "a.jpg")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_class_ids_follow_the_category_ids_without_gaps() -> None:
@@ -242,6 +261,8 @@ def changed(key: str, **values: object) -> bytes:
         changed("images", file_name="../../escaped.jpg"),
         changed("images", file_name="a.png"),
         changed("images", file_name=".jpg"),
+        changed("images", file_name=" .jpg"),
+        changed("images", file_name="a b.jpg"),
         changed("images", height=-9),
         changed("images", height=10**9),
         changed("images", width="12"),

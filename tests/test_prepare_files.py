@@ -106,6 +106,13 @@ def test_a_mat_of_countless_elements_is_refused(monkeypatch: pytest.MonkeyPatch)
         read_mat(header(b"IM") + element(14, b"", "<") * 101, "a.mat")
 
 
+def test_text_that_is_stored_as_fractions_is_refused() -> None:
+    body = element(6, struct.pack("<II", 4, 0), "<") + element(5, struct.pack("<ii", 1, 1), "<") + element(1, b"", "<")
+    content = header(b"IM") + element(14, body + element(9, struct.pack("<d", 65.0), "<"), "<")
+    with pytest.raises(UserError, match=r"a\.mat cannot be read"):
+        read_mat(content, "a.mat")
+
+
 def test_a_mat_of_version_7_3_is_told_apart() -> None:
     with pytest.raises(UserError, match=r"of version 7\.3; the official archive holds version 5"):
         read_mat(b"MATLAB 7.3 MAT-file".ljust(200), "a.mat")

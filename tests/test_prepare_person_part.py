@@ -1,6 +1,7 @@
 """`data prepare person-part`: 24 parts become six, hand-painted masks as the oracle."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scaleseg.datasets import open_training, open_whole
 from scaleseg.datasets.person_part import CLASSES
 from scaleseg.errors import UserError
 from scaleseg.prepare import prepare
+from scaleseg.prepare.job import Job
 from scaleseg.prepare.person_part import PARTS, merge_parts
 
 TRAIN, VAL = ["2008_000001", "2008_000002"], ["2008_000003", "2008_000004"]
@@ -109,6 +111,45 @@ def test_official_lists_of_other_lengths_are_refused(tmp_path: Path) -> None:
 def test_lists_that_share_a_photograph_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.txt and val\.txt share ids \(1, such as 2008_000001\)"):
         prepare("person-part", archives(tmp_path, lists(["2008_000001"], ["2008_000001"])), tmp_path / "out")
+
+
+def test_lists_of_another_year_are_left_alone(tmp_path: Path) -> None:
+    other = voc_files(["2011_000009"], ["2008_000001"], [], year=2007)
+    report = prepare("person-part", [write(tmp_path / "VOCtrainval.tar", other), *archives(tmp_path)], tmp_path / "out")
+    assert report.counts == {"train": 1, "val": 1}
+    assert (tmp_path / "out/lists/train.txt").read_text().split() == ["2008_000001"]
+
+
+def test_a_second_archive_of_the_same_name_is_another_one(tmp_path: Path) -> None:
+    published = palette_png(np.full((9, 12), 6))
+    given = archives(tmp_path)
+    prepare("person-part", given, tmp_path / "out")
+    (tmp_path / "more").mkdir()
+    files = {**lists(["2008_000001"], ["2008_000004"]), "pascal_person_part_gt/2008_000001.png": published}
+    prepare("person-part", [*given, write(tmp_path / "more/trainval.tar.gz", files)], tmp_path / "out")
+    assert (tmp_path / "out/masks/2008_000001.png").read_bytes() == published
+
+
+def test_sbds_lists_are_no_lists_of_people(tmp_path: Path) -> None:
+    sbd = {f"benchmark_RELEASE/dataset/{split}.txt": text(["2008_000002"]) for split in ("train", "val")}
+    report = prepare("person-part", [write(tmp_path / "all", sbd), *archives(tmp_path)], tmp_path / "out")
+    assert "not the official lists" in report.notes[-1]
+
+
+def test_published_masks_that_came_late_are_taken_after_a_kill_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = palette_png(np.full((9, 12), 6))
+    files = {**lists(["2008_000001"], ["2008_000004"]), "pascal_person_part_gt/2008_000001.png": published}
+    given = archives(tmp_path, files)
+    prepare("person-part", given[:2], tmp_path / "out")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Job, "texts", Mock(side_effect=KeyboardInterrupt))
+        prepare("person-part", given, tmp_path / "out")
+    prepare("person-part", given, tmp_path / "out")
+    assert (tmp_path / "out/masks/2008_000001.png").read_bytes() == published
+    prepare("person-part", given, tmp_path / "fresh")
+    assert (tmp_path / "out/prepared.json").read_bytes() == (tmp_path / "fresh/prepared.json").read_bytes()
 
 
 @pytest.mark.parametrize("late", [False, True])

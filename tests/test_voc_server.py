@@ -112,6 +112,14 @@ def test_the_same_masks_make_the_same_archive(tmp_path: Path) -> None:
     assert one == two
 
 
+def test_a_name_may_be_as_long_as_a_file_systems(tmp_path: Path) -> None:
+    name = "ä" * 120
+    (tmp_path / "masks").mkdir()
+    Image.new("P", (3, 2)).save(tmp_path / "masks" / f"{name}.png")
+    with tarfile.open(pack(tmp_path, [Item(Path(f"{name}.jpg"), name)])) as archive:
+        assert archive.getnames() == [f"{INSIDE}/{name}.png"]
+
+
 def test_another_model_than_voc_s_is_refused(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,7 +56,7 @@ def pack(out: Path, items: Sequence[Item]) -> Path:
     """The masks of `items` under `out`/masks as `out`/results.tgz, the same bytes for the same masks."""
     content = io.BytesIO()
     zipped = gzip.GzipFile(fileobj=content, mode="wb", mtime=0)
-    with zipped, tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with zipped, tarfile.open(fileobj=zipped, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for item in sorted(items, key=lambda item: item.name):
             mask = (out / "masks" / f"{item.name}.png").read_bytes()
             member = tarfile.TarInfo(f"{INSIDE}/{item.name}.png")

@@ -84,12 +84,19 @@ class Network:
 
     def shape(self, ours: str) -> tuple[int, ...]:
         """Of the weights of the layer that is `ours` here; () if there is none."""
-        return next((self.layers[name].blobs[0].shape for name, own in self.ours.items() if own == ours), ())
+        layer = self._layer(ours)
+        return layer.blobs[0].shape if layer else ()
 
     def outputs(self, ours: str) -> int:
-        """How many outputs that layer has; 0 if there is none. (Caffe V1 writes 1 x 1 x outputs x inputs.)"""
-        shape = self.shape(ours)
-        return next((axis for axis in shape if axis > 1), 1) if shape else 0
+        """How many outputs that layer has; 0 if there is none."""
+        layer, shape = self._layer(ours), self.shape(ours)
+        if not layer or not shape:
+            return 0
+        # outputs x inputs, which Caffe V1 writes as 1 x 1 x outputs x inputs
+        return shape[-2] if layer.kind == "InnerProduct" and len(shape) > 1 else shape[0]
+
+    def _layer(self, ours: str) -> Layer | None:
+        return next((self.layers[name] for name, own in self.ours.items() if own == ours), None)
 
     def _without_classifier(self) -> "Network":
         """Less the scores of whole pictures; of a start for training, less all that scores."""

@@ -60,11 +60,14 @@ def import_caffe(
 
 
 def _mapping(given: list[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
     for item in given:
         theirs, separator, ours = item.partition("=")
         if not (theirs and separator and ours):
             raise UserError(f"--map is {item!r}; give THEIRS=OURS, such as score=fc8, or THEIRS=- to leave a layer out")
-    return {item.partition("=")[0]: item.partition("=")[2] for item in given}
+        if names.setdefault(theirs, ours) != ours:
+            raise UserError(f"--map says {theirs}={names[theirs]} and {item}; say once what a layer is")
+    return names
 
 
 def _next(done: "Imported") -> str:

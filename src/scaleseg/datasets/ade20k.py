@@ -28,7 +28,7 @@ CLASSES = (
     "dishwasher", "screen", "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan",
     "pier", "crt screen", "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
 )  # fmt: skip
-"""The first name of each class in the dataset's own objectInfo150.txt."""
+"""The first name of each class in objectInfo150.txt; some of its copies say `television` for the 90th."""
 
 FOLDERS = {"train": "training", "val": "validation"}
 WHAT = "the folder or zip ADEChallengeData2016, with images/training and annotations/training"

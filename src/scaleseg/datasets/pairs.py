@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -107,6 +107,8 @@ def open_root(data: DataConfig, what: str) -> Archive:
     """`data.root`; UserError, which says `what` to give, if it is not set."""
     if data.root is None:
         raise UserError(f"data.root is not set; give {what}")
+    if not Path(data.root).exists():
+        raise UserError(f"data.root is {data.root!r}, which does not exist; give {what}")
     return Archive(data.root)
 
 

@@ -54,7 +54,7 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
 def refuse_unfinished(folder: Path) -> None:
     """UserError if a `data prepare` was interrupted here; a folder made by hand passes."""
     mark = read_mark(folder)
-    if mark is not None and mark.get("finished") is False:
+    if mark is not None and mark.get("finished") is not True:
         raise UserError(f"{folder} is only half prepared; {_again(str(mark.get('name')))}")
 
 

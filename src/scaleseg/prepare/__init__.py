@@ -34,10 +34,13 @@ def prepare(
 ) -> Report:
     """Fill `to` from the archives; called again, it goes on where it stopped. UserError says which file is missing where."""
     chosen = choose("NAME", name, list_preparations())
-    for path in sources:
+    if to.exists() and not to.is_dir():
+        raise UserError(f"--to {to} is a file; give a new folder, or one that prepare began")
+    given = {path.resolve(): path for path in sources}.values()
+    for path in given:
         if to.resolve().is_relative_to(path.resolve()):
             raise UserError(f"--to {to} lies in --from {path}; give a folder outside of it")
-    job = Job(chosen, [open_source(path) for path in sources], to, allow_incomplete, bar)
+    job = Job(chosen, [open_source(path) for path in given], to, allow_incomplete, bar)
     module = import_module(f"{__name__}.{chosen.replace('-', '_')}")
     with job.begun():
         report: Report = module.build(job)

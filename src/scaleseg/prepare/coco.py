@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from scaleseg.datasets.coco import CATEGORIES, CLASSES
 from scaleseg.errors import UserError
-from scaleseg.prepare.job import Errand, Job, Report, parse_ids
+from scaleseg.prepare.job import Errand, Job, Report, check_id
 from scaleseg.prepare.pictures import png
 from scaleseg.prepare.render import render
 
@@ -23,8 +23,8 @@ SEED = "scaleseg-coco-0"
 DRAWN = {"train": 10_000, "val": 1_500}
 POOLS = {"train": 82_783, "val": 40_504}
 """Photographs of train2014 and val2014."""
-MOST_PIXELS = 50_000_000
-"""COCO's largest photograph has 640 x 640."""
+LONGEST_SIDE = 4000
+"""COCO's own photographs have 640 at most."""
 
 
 class Photo(NamedTuple):
@@ -125,9 +125,13 @@ def _photos(
 
 def _photo(image: Mapping[str, Any]) -> Photo:
     file, size = str(image["file_name"]), (_whole(image["height"]), _whole(image["width"]))
-    if PurePosixPath(file).name != file or not file.endswith(".jpg") or not 0 < size[0] * size[1] <= MOST_PIXELS:
+    if (
+        PurePosixPath(file).name != file
+        or not file.endswith(".jpg")
+        or not all(0 < side <= LONGEST_SIDE for side in size)
+    ):
         raise ValueError(f"a photograph {file!r:.80} of {size[1]} x {size[0]}")
-    return Photo(parse_ids(PurePosixPath(file).stem, "file_name")[0], file, size, [])
+    return Photo(check_id(PurePosixPath(file).stem, "file_name"), file, size, [])
 
 
 def _checked(annotation: Mapping[str, Any]) -> dict[str, Any]:

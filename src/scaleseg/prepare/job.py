@@ -8,6 +8,7 @@ import fcntl
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ from scaleseg.errors import UserError
 from scaleseg.prepare.pictures import header_size, without_rotation
 from scaleseg.prepare.sources import Source
 
-__all__ = ["Bar", "Errand", "Job", "Report", "parse_ids"]
+__all__ = ["Bar", "Errand", "Job", "Report", "check_id", "of_another_year", "parse_ids"]
 
 Bar = Callable[[str, int | None], AbstractContextManager[Callable[[], None]]]
 """Title and total to a function that counts one more as done, as in `cli.output.bar`."""
@@ -70,7 +71,7 @@ class Job:
             for inner in [self.folder, *(item for item in self.folder.rglob("*") if item.is_dir())]:
                 atomic.remove_leftovers(inner)
             if not begun or self.grown:
-                self._mark(finished=False)
+                self._mark(finished=False, grown=self.grown)
             yield self
 
     def _check(self) -> bool:
@@ -82,14 +83,14 @@ class Job:
         if mark is None:
             raise UserError(f"--to {self.folder} is not empty; give a new folder, or one that prepare began")
         listed = mark.get("sources")
-        before = {str(name) for name in listed} if isinstance(listed, list) else set()
-        now = {source.name for source in self.sources}
+        before = Counter(str(name) for name in listed) if isinstance(listed, list) else Counter()
+        now = Counter(source.name for source in self.sources)
         if mark.get("name") != self.name or not before <= now:
             raise UserError(
                 f"--to {self.folder} was begun as {mark.get('name')} from {', '.join(sorted(before))}; "
                 "give those again (and others, if need be), or a new folder"
             )
-        self.grown = now != before
+        self.grown = now != before or mark.get("grown") is True  # said by a run that grew, and was interrupted
         return True
 
     def texts(self, find: Callable[[PurePosixPath], str | None], enough: int = -1) -> dict[str, tuple[str, str]]:
@@ -106,14 +107,19 @@ class Job:
                         return found
         return found
 
-    def fetch(self, title: str, errands: Mapping[str, Errand]) -> None:
-        """Run the errands by the last two parts of a member's path, or by its last, in one pass; what is there is done."""
+    def fetch(self, title: str, errands: Mapping[str, Errand], devkit: str | None = None) -> None:
+        """Run the errands by the last two parts of a member's path, or by its last, in one pass; what is there is done.
+
+        `devkit`, such as VOC2012, leaves out what lies in another year's.
+        """
         todo = {key: errand for key, errand in errands.items() if not self._is_done(errand)}
         with self.bar(title, len(errands)) as advance:
             for _ in range(len(errands) - len(todo)):
                 advance()
             for source in self.sources if todo else ():
                 for member in source.members():
+                    if devkit and of_another_year(member.path, devkit):
+                        continue
                     errand = todo.pop("/".join(member.path.parts[-2:]), None) or todo.pop(member.path.name, None)
                     if errand is None:
                         continue
@@ -145,14 +151,18 @@ class Job:
         self.write("data.yaml", f"dataset: {dataset}\nroot: .\n{splits}")
 
     def whole(self, pairs: Mapping[str, tuple[str, str]]) -> set[str]:
-        """Of photograph and mask by id, the ids that have both; UserError for two of different sizes."""
+        """Of photograph and mask by id, the ids that have both; UserError for two of different sizes, or if none has both."""
         there = {key: pair for key, pair in pairs.items() if all((self.folder / path).is_file() for path in pair)}
         with self.bar("comparing sizes", len(there)) as advance:
             for image, mask in there.values():
-                mask_size, size = (header_size(self.folder / path) for path in (mask, image))
-                check_sizes(str(self.folder / mask), mask_size, size)
+                _compare(self.folder / image, self.folder / mask)
                 advance()
         missing = sorted(pairs.keys() - there.keys())
+        if not there:
+            raise UserError(
+                f"of {len(pairs)} listed photographs none is there with its mask; given: {self.given}. Give the archives of "
+                "`scaleseg data prepare --help`"
+            )
         if missing:
             self.lack(
                 f"{len(missing)} of {len(pairs)} listed photographs or their masks are in no archive: {_few(missing)}"
@@ -162,12 +172,18 @@ class Job:
     def lack(self, what: str) -> None:
         """Something of the official dataset is not there: a UserError, or a note if that was allowed."""
         if not self.allow_incomplete:
-            given = ", ".join(str(source.path) for source in self.sources)
             raise UserError(
-                f"{what}; given: {given}. Give the archives of `scaleseg data prepare --help`, or --allow-incomplete"
+                f"{what}; given: {self.given}. Give the archives of `scaleseg data prepare --help`, or --allow-incomplete"
             )
         self.incomplete = True
         self.notes.append(f"incomplete: {what}")
+
+    @property
+    def given(self) -> str:
+        """The archives, as messages list them."""
+        links = sum(source.links for source in self.sources)
+        passed = f" (links in there, which are not followed: {links}; give what they lead to)" if links else ""
+        return ", ".join(str(source.path) for source in self.sources) + passed
 
     def expect(self, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
         """`lack` unless the counts are the official ones."""
@@ -197,12 +213,35 @@ class Job:
 def parse_ids(text: str, label: str) -> list[str]:
     """A list's ids: of each line the first word, of a path its stem; UserError for what cannot name a file."""
     ids = [PurePosixPath(line.split()[0]).stem for line in text.splitlines() if line.strip()]
-    for wrong in (key for key in ids if not _ID.fullmatch(key)):
-        raise UserError(f"{label} holds {wrong!r:.80}, which is no id; give the official list, one id a line")
-    return list(dict.fromkeys(ids))
+    return list(dict.fromkeys(check_id(key, label) for key in ids))
+
+
+def check_id(key: str, label: str) -> str:
+    """The id, which names files; UserError if it could lead anywhere else."""
+    if not _ID.fullmatch(key):
+        raise UserError(f"{label} holds {key!r:.80}, which is no id; give the official list, one id a line")
+    return key
+
+
+def of_another_year(path: PurePosixPath, devkit: str) -> bool:
+    """Whether a file lies in another devkit: VOC2007, VOC2010 and VOC2012 often share the folder VOCdevkit."""
+    years = [part for part in path.parts if re.fullmatch("VOC20[0-9]{2}", part)]
+    return bool(years) and years[-1] != devkit
 
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
+
+
+def _compare(image: Path, mask: Path) -> None:
+    """UserError unless the sizes are equal; both files go, so that they come anew from a better archive."""
+    try:
+        check_sizes(str(mask), header_size(mask), header_size(image))
+    except UserError as error:
+        for path in (image, mask):
+            path.unlink(missing_ok=True)
+        raise UserError(
+            f"{error}. Both were removed; put the wrong archive right, then give the same command again"
+        ) from error
 
 
 @contextmanager

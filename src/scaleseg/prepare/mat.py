@@ -39,7 +39,7 @@ def read_mat(content: bytes, label: str) -> dict[str, Any]:
         raise UserError(f"{label} is no MATLAB file; give the official archive, unchanged")
     try:
         return dict(_Reader("<" if content[126:128] == b"IM" else ">").variables(memoryview(content)[128:]))
-    except (ValueError, IndexError, KeyError, struct.error, zlib.error, MemoryError, OverflowError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, struct.error, zlib.error, MemoryError, OverflowError) as error:
         raise UserError(f"{label} cannot be read ({error}); it is damaged or cut short") from error
 
 

@@ -15,7 +15,7 @@ from scaleseg.datasets.person_part import CLASSES
 from scaleseg.errors import UserError
 from scaleseg.geometry import IGNORE
 from scaleseg.images import read_labels
-from scaleseg.prepare.job import Errand, Job, Report, parse_ids
+from scaleseg.prepare.job import Errand, Job, Report, of_another_year, parse_ids
 from scaleseg.prepare.mat import as_records, as_text, read_mat
 from scaleseg.prepare.pictures import png
 
@@ -31,7 +31,8 @@ PARTS = {part: CLASSES.index(name) for name, parts in MERGED.items() for part in
 """Class id of each part of PASCAL-Part's people."""
 PUBLISHED = "pascal_person_part_gt"
 VOC_LISTS = ("Main", "Segmentation", "Layout", "Action")
-"""Folders of VOC's ImageSets: a train.txt elsewhere is a list of people."""
+"""Folders of VOC's ImageSets: a train.txt elsewhere is a list of people, but for SBD's own."""
+SBD = "benchmark_RELEASE"
 
 
 def build(job: Job) -> Report:
@@ -90,18 +91,22 @@ def _read_lists(job: Job) -> tuple[dict[str, list[str]], set[str], bool]:
     def name(path: PurePosixPath) -> str | None:
         if path.parent.name == PUBLISHED and path.suffix == ".png":
             published.add(path.stem)
-        if path.name not in ("train.txt", "val.txt"):
+        foreign = of_another_year(path, "VOC2010") or SBD in path.parts
+        if path.name not in ("train.txt", "val.txt") or foreign:
             return None
         return path.stem if path.parent.name not in VOC_LISTS else f"{path.parent.name}/{path.stem}"
 
     found = job.texts(name)
     official = "train" in found and "val" in found
     prefix = "" if official else "Main/" if "Main/train" in found and "Main/val" in found else "Segmentation/"
+    return _parse_lists(job, found, prefix), published, official
+
+
+def _parse_lists(job: Job, found: dict[str, tuple[str, str]], prefix: str) -> dict[str, list[str]]:
     for split in ("train", "val"):
         if f"{prefix}{split}" not in found:
-            given = ", ".join(str(source.path) for source in job.sources)
             raise UserError(
-                f"VOCdevkit/VOC2010/ImageSets/Main/{split}.txt of VOCtrainval_03-May-2010.tar was not found in {given}; "
+                f"VOCdevkit/VOC2010/ImageSets/Main/{split}.txt of VOCtrainval_03-May-2010.tar was not found in {job.given}; "
                 "give it with --from"
             )
     texts = {split: found[f"{prefix}{split}"] for split in ("train", "val")}
@@ -111,7 +116,7 @@ def _read_lists(job: Job) -> tuple[dict[str, list[str]], set[str], bool]:
         raise UserError(
             f"train.txt and val.txt share ids ({len(both)}, such as {min(both)}); give lists that share none"
         )
-    return lists, published, official
+    return lists
 
 
 def _masks(job: Job, lists: dict[str, list[str]], published: set[str], official: bool) -> list[str]:
@@ -123,17 +128,14 @@ def _masks(job: Job, lists: dict[str, list[str]], published: set[str], official:
         labels = merge_parts(content, label)
         return png(labels, len(CLASSES)) if official or labels.any() else None
 
-    errands = {}
     ids = sorted({key for split in lists.values() for key in split})
-    for key in ids:
-        mask = f"masks/{key}.png"
-        if key in published:
-            errands[f"{PUBLISHED}/{key}.png"] = Errand([mask], _published)
-            if job.grown:  # it may have been merged while pascal_person_part.zip was not given yet
-                (job.folder / mask).unlink(missing_ok=True)
-        else:
-            errands[f"Annotations_Part/{key}.mat"] = Errand([mask], merged)
-    job.fetch("merging parts", errands)
+    ready = {f"{PUBLISHED}/{key}.png": Errand([f"masks/{key}.png"], _published) for key in ids if key in published}
+    for errand in (
+        ready.values() if job.grown else ()
+    ):  # merged, perhaps, while pascal_person_part.zip was not given yet
+        (job.folder / errand.outputs[0]).unlink(missing_ok=True)
+    drawn = {f"Annotations_Part/{key}.mat": Errand([f"masks/{key}.png"], merged) for key in ids if key not in published}
+    job.fetch("merging parts", {**ready, **drawn})
     there = [key for key in ids if (job.folder / f"masks/{key}.png").is_file()]
     missing = sorted({*ids} - {*there} - seen)
     if missing:

@@ -15,22 +15,28 @@ __all__ = ["object_mask", "render"]
 
 PLACES = {category: place for place, category in enumerate(CATEGORIES, 1)}
 """Class id of each category id: 1 to 80, in their order."""
+LONGEST = 1_000_000
+"""Pixels that the sides of one object may pass; round a photograph of COCO's there are 2,560."""
 
 
 def render(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int], label: str) -> UInt8[np.ndarray, "H W"]:
     """Class ids, smaller objects on top; 255 where a crowd is and no single object; UserError names the photograph."""
-    labels = np.zeros(size, np.uint8)
+    labels, crowd = np.zeros(size, np.uint8), np.zeros(size, bool)
+    areas = np.full(size, size[0] * size[1])
     try:
-        drawn = [(annotation, object_mask(annotation["segmentation"], size)) for annotation in annotations]
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+        for annotation in annotations:
+            mask = object_mask(annotation["segmentation"], size)
+            if annotation["iscrowd"]:
+                crowd |= mask
+                continue
+            area = int(mask.sum())
+            mask &= area <= areas  # of two as large, the later one is on top
+            labels[mask], areas[mask] = PLACES[annotation["category_id"]], area
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise UserError(
             f"{label} has an object that cannot be drawn ({error}); download COCO's annotations again"
         ) from error
-    singles = [pair for pair in drawn if not pair[0]["iscrowd"]]
-    for _, mask in (pair for pair in drawn if pair[0]["iscrowd"]):
-        labels[mask] = IGNORE
-    for annotation, mask in sorted(singles, key=lambda pair: -int(pair[1].sum())):
-        labels[mask] = PLACES[annotation["category_id"]]
+    labels[crowd & (labels == 0)] = IGNORE
     return labels
 
 
@@ -52,17 +58,25 @@ def _from_polygons(polygons: list[list[float]], size: tuple[int, int]) -> Bool[n
         from pycocotools import mask
     except ImportError as error:
         raise UserError("COCO's polygons need pycocotools; pip install 'scaleseg[data]'") from error
+    if sum(map(_length, polygons)) > LONGEST:
+        raise ValueError(f"polygons longer than {LONGEST:,} pixels")
     merged = mask.merge(mask.frPyObjects(polygons, *size))
     return _from_runs(_decompressed(merged["counts"].decode()), size)  # its own decode warns with numpy 2
 
 
 def _checked(polygon: Any, size: tuple[int, int]) -> list[float]:
-    """Corners within reach of the photograph: the C code takes memory for every pixel that a side passes."""
+    """Corners within reach of the photograph."""
     reach = 4 * max(size)
     numbers = [float(value) for value in polygon]
     if len(numbers) % 2 or not all(math.isfinite(value) and -reach <= value <= reach for value in numbers):
         raise ValueError("a polygon with corners far outside, or half a corner")
     return numbers
+
+
+def _length(corners: list[float]) -> float:
+    """Pixels that the sides pass: the C code takes some 80 bytes for each."""
+    steps = np.abs(np.diff(np.reshape([*corners, *corners[:2]], (-1, 2)), axis=0))
+    return float(steps.max(axis=1).sum())
 
 
 def _from_runs(counts: Any, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:

@@ -43,6 +43,8 @@ class Source:
         self.path = path
         self.kind = kind
         self.name = path.resolve().name
+        self.links = 0
+        """How many the last pass left out."""
 
     def members(self) -> Iterator[Member]:
         """Every regular file; UserError if the source is damaged."""
@@ -54,8 +56,10 @@ class Source:
 
     def _folder(self) -> Iterator[Member]:
         """Their paths begin with the folder's own name: `dataset/train.txt` may be a `train.txt` given as `dataset`."""
+        self.links = 0
         for where, folders, files in os.walk(self.path):
             folders.sort()
+            self.links += sum(Path(where, name).is_symlink() for name in (*folders, *files))
             here = PurePosixPath(self.name, *Path(where).relative_to(self.path).parts)
             for file in sorted(files):
                 path = Path(where, file)

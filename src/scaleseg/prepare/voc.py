@@ -13,17 +13,18 @@ from scaleseg.datasets.voc import CLASSES
 from scaleseg.errors import UserError
 from scaleseg.geometry import IGNORE
 from scaleseg.images import read_labels
-from scaleseg.prepare.job import Errand, Job, Report, parse_ids
+from scaleseg.prepare.job import Errand, Job, Report, of_another_year, parse_ids
 from scaleseg.prepare.mat import as_records, read_mat
 from scaleseg.prepare.pictures import png
 
-__all__ = ["build", "mask_errand", "own_mask", "read_lists", "sbd_mask"]
+__all__ = ["DEVKIT", "build", "mask_errand", "own_mask", "read_lists", "sbd_mask"]
 
 COUNTS = {"train": 1464, "val": 1449, "trainaug": 10582}
-DEVKIT = "VOCtrainval_11-May-2012.tar"
+DEVKIT = "VOC2012"
+ARCHIVE = "VOCtrainval_11-May-2012.tar"
 LISTS = {
-    "Segmentation/train.txt": f"VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt of {DEVKIT}",
-    "Segmentation/val.txt": f"VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt of {DEVKIT}",
+    "Segmentation/train.txt": f"VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt of {ARCHIVE}",
+    "Segmentation/val.txt": f"VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt of {ARCHIVE}",
     "dataset/train.txt": "benchmark_RELEASE/dataset/train.txt of SBD's benchmark.tgz",
     "dataset/val.txt": "benchmark_RELEASE/dataset/val.txt of SBD's benchmark.tgz",
 }
@@ -39,7 +40,7 @@ def build(job: Job) -> Report:
     for key in listed:
         outputs = [f"VOC2012/{folder}/{key}.png" for folder in ("SegmentationClass", "SegmentationClassAug")]
         errands.update(mask_errand(key, own, outputs if key in own else outputs[1:]))
-    job.fetch("preparing VOC 2012", errands)
+    job.fetch("preparing VOC 2012", errands, DEVKIT)
     pairs = {key: (f"VOC2012/JPEGImages/{key}.jpg", f"VOC2012/SegmentationClassAug/{key}.png") for key in listed}
     there = job.whole(pairs)
     lists = {"train": train, "val": val, "trainval": sorted(own), "trainaug": augmented}
@@ -62,8 +63,7 @@ def read_lists(job: Job) -> tuple[list[str], list[str], list[str]]:
         elif key.startswith("dataset/"):
             job.lack(f"{place} was not found")
         else:
-            given = ", ".join(str(source.path) for source in job.sources)
-            raise UserError(f"{place} was not found in {given}; give it with --from")
+            raise UserError(f"{place} was not found in {job.given}; give it with --from")
     train, val, sbd_train, sbd_val = (ids.get(key, []) for key in LISTS)
     return train, val, sorted({*train, *sbd_train, *sbd_val} - {*val})
 
@@ -98,4 +98,4 @@ def _check(ids: np.ndarray, label: str) -> None:
 
 def _list_name(path: PurePosixPath) -> str | None:
     key = "/".join(path.parts[-2:])
-    return key if key in LISTS else None
+    return key if key in LISTS and not of_another_year(path, DEVKIT) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from scaleseg.prepare.job import Errand, Job, Report, parse_ids
-from scaleseg.prepare.voc import mask_errand, read_lists
+from scaleseg.prepare.voc import DEVKIT, mask_errand, read_lists
 from scaleseg.recipes import load_recipe
 
 __all__ = ["build", "read_ids"]
@@ -27,7 +27,7 @@ def build(job: Job) -> Report:
     }
     for key, split in splits.items():
         errands.update(mask_errand(key, own, [f"masks/{split}/{key}.png"]))
-    job.fetch("preparing voc-animals", errands)
+    job.fetch("preparing voc-animals", errands, DEVKIT)
     there = job.whole({key: (f"images/{split}/{key}.jpg", f"masks/{split}/{key}.png") for key, split in splits.items()})
     dev = [key for key in read_ids("dev") if key in there]
     job.write("dev.txt", "".join(f"{key}\n" for key in dev))
