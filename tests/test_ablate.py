@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,7 +20,7 @@ import pytest
 
 from conftest import small_config, small_model
 from scaleseg import checkpoint
-from scaleseg.ablate import Plan, jobs, machine, paper
+from scaleseg.ablate import Plan, jobs, machine, paper, results
 from scaleseg.ablate.cells import TABLES, grid, select
 from scaleseg.ablate.chart import chart
 from scaleseg.ablate.markdown import markdown
@@ -266,6 +267,9 @@ def test_another_start_or_other_data_is_compared_with_nothing(tmp_path: Path) ->
     others = plan(overrides=("data.dataset=shapes",))
     assert others.paper is None
     assert fill(others, {}).title == "other data (shapes)"
+    random = plan(overrides=("model.pretrained=none",))
+    assert random.paper is None
+    assert fill(random, {}).title == "PASCAL VOC 2012 val"
 
 
 @pytest.mark.parametrize(
@@ -351,6 +355,22 @@ def test_a_run_begun_with_other_settings_is_refused_and_one_with_the_same_is_not
         plan("shapes", tmp_path, overrides=(*TINY, "train.batch=3")).check()
 
 
+@pytest.mark.parametrize(("seed", "same"), [(0, True), (1, False)])
+def test_a_run_begun_before_the_folder_moved_goes_on_from_the_same_start(tmp_path: Path, seed: int, same: bool) -> None:
+    ordered = plan("voc", tmp_path / "new")
+    (ordered.folder(("baseline", 0)) / "last").mkdir(parents=True)
+    config = ordered.configs["msc", 0]
+    there = f"old/cells/baseline/seed-{seed}/last"
+    with RunFolder(ordered.folder(("msc", 0))) as run:
+        run.write_config(replace(config, train=replace(config.train, init_from=there)))
+    before, now = ordered.folder(("msc", 0)), ordered.identity(("msc", 0))
+    if same:
+        results.check(before, now, ordered.out)
+    else:
+        with pytest.raises(UserError, match=r"train\.init_from: old/cells/baseline/seed-1/last there"):
+            results.check(before, now, ordered.out)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [("data.val=none", "data.val"), ("model.pretrained=nowhere.pt", "nowhere.pt"), ("model.options={a: 1}", "a")],
@@ -383,6 +403,7 @@ def test_all_cells_are_trained_measured_and_laid_out(ablate: Call, stand_in: Sta
     lines = [line for line in ended.out.splitlines() if "mIoU 50.00 %" in line]
     assert len(lines) == 26
     assert "26 of 26 done" in lines[-1]
+    assert "25 of 26 done, a minute or less left" in lines[-2]
     table = json.loads((tmp_path / "t" / "table.json").read_text())
     assert {name for name, cell in table["cells"].items() if len(cell["seeds"]) == 2} == {"baseline", *GRID}
     assert table["cells"]["max-2"]["seeds"]["0"]["seconds"] == 1.0  # two steps of two at four images a second
@@ -638,6 +659,21 @@ def test_seeds_are_averaged_and_their_spread_is_the_samples() -> None:
     assert "std" not in document(sheet(baseline=Row((result(0, 0.6),))), plan(), "")["cells"]["baseline"]
 
 
+def test_a_cell_that_lacks_a_seed_says_so_and_gains_over_the_seeds_that_both_have() -> None:
+    base = Row((result(0, 0.60), result(1, 0.50)))
+    cell = Row((result(0, 0.64), result(1, 0.55), result(2, 0.90)))
+    uneven = replace(sheet(baseline=base, max_2=cell), seeds=3)
+    assert uneven.gain("max-2") == pytest.approx(4.5)
+    text = markdown(uneven)
+    assert "| baseline (one scale) | 55.00 ± 7.07 (62.28) [^1] |" in text
+    assert "[^1]: without seed 2 so far (gains are over the seeds that both have)." in text
+    assert "69.67 ± 18.18 (64.81) |" in text
+
+
+def test_nothing_is_gained_over_a_baseline_of_other_seeds() -> None:
+    assert sheet(baseline=Row((result(0, 0.60),)), max_2=Row((result(1, 0.64),))).gain("max-2") is None
+
+
 def test_every_row_of_a_markdown_table_has_as_many_columns_as_its_head() -> None:
     for block in markdown(sheet("coco", baseline=Row((result(0, 0.3, person=0.6),)))).split("\n\n"):
         lines = block.splitlines()
@@ -663,6 +699,15 @@ def test_coco_shows_the_papers_persons_beside_ours() -> None:
     text = markdown(sheet("coco", average_2=Row((result(0, 0.3, background=0.8, person=0.65),))))
     assert "the paper's Table 7" in text
     assert "| average | 65.00 (70.38) |" in text
+
+
+@pytest.mark.parametrize("name", ["person-part", "coco"])
+def test_from_another_start_the_papers_parts_and_persons_are_not_shown(name: str) -> None:
+    classes = ("background", "person", "c", "d", "e", "f", "g")
+    row = Row((result(0, 0.3, **dict.fromkeys(classes, 0.3)),))
+    text = markdown(replace(sheet(name, attention_3_es=row), paper=None))
+    assert "## IoU of " in text
+    assert "the paper's" not in text
 
 
 def test_a_table_without_figures_of_the_paper_has_no_brackets() -> None:
@@ -692,6 +737,15 @@ def test_the_chart_has_a_dot_a_figure_in_order_of_size_inside_the_picture() -> N
     assert 150 <= baseline < best <= 580
     assert len(dots(chart(rows), "paper")) == 1 + 14
     assert chart(rows).count('class="whisker"') == 1
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_no_heading_of_the_chart_reaches_into_the_plot(name: str) -> None:
+    tree = ElementTree.fromstring(chart(sheet(name)))
+    headings = [item for item in tree.iter("{http://www.w3.org/2000/svg}text") if "E-Supv" in (item.text or "")]
+    ends = [float(item.attrib["x"]) + 6.8 * len(item.text or "") for item in headings]  # of 13 pixels, generously
+    rules = [float(item.attrib["x1"]) for item in tree.iter("{http://www.w3.org/2000/svg}line")]
+    assert max(ends) < min(rules)
 
 
 def test_the_chart_of_nothing_is_a_drawing_too() -> None:

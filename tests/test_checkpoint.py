@@ -334,6 +334,12 @@ def test_attention_learned_on_other_features_is_renewed(saved: Path) -> None:
     assert any(name.startswith("fusion.") for name in start_from(model, saved).fresh)
 
 
+def test_attention_on_fc7_is_the_default_also_where_it_is_named(saved: Path) -> None:
+    model = other_model()
+    model.settings = replace(model.settings, options={**model.settings.options, "features": "fc7"})
+    assert start_from(model, saved).fresh == ()
+
+
 def test_another_trunk_is_refused(saved: Path) -> None:
     with pytest.raises(UserError, match=r"is another network: segmenter\.trunk"):
         start_from(other_model(options={"width": 6, "num_features": 8}), saved)

@@ -239,6 +239,7 @@ def test_without_a_classifier_fc6_and_fc7_are_random_and_still_learn_at_the_trun
     assert network.fc6.weight.std().item() == pytest.approx(0.00013, rel=0.1)
     assert network.fc7.weight.std().item() == pytest.approx(0.01, rel=0.3)
     assert network.fresh_layers == ("score_fr", "score_pool4", "score_pool3")
+    assert network.random_layers == ("fc6", "fc7")
 
 
 def test_fc6_without_fc7_is_incomplete(vgg):

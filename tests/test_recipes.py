@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scaleseg.ablate.paper import PERSON, find
 from scaleseg.cli import main
 from scaleseg.datasets import list_datasets
 from scaleseg.model import list_models
@@ -37,6 +38,25 @@ def test_a_recipe_says_what_it_is_what_to_expect_and_what_it_costs(name: str) ->
     assert recipe.about.endswith(".")
     assert recipe.expect
     assert recipe.cost
+
+
+@pytest.mark.parametrize("dataset", ["voc", "person-part", "coco"])
+@pytest.mark.parametrize("system", ["baseline", "msc", "average", "max", "attention"])
+def test_a_recipe_expects_the_papers_own_figure_of_its_cell(dataset: str, system: str) -> None:
+    table = find(dataset, "imagenet")
+    assert table
+    cell = system if system in table.figures else f"{system}-3-es"
+    expect = describe_recipe(f"{dataset}-{system}").expect
+    assert expect.startswith(f"{table.figures[cell]:.2f} % mIoU on val (paper, Table {table.number}")
+    if dataset == "coco" and cell in PERSON.figures:
+        assert f"person {PERSON.figures[cell]:.2f} (Table {PERSON.number})" in expect
+
+
+@pytest.mark.parametrize(("name", "cell"), [("voc-attention-coco", "attention-3-es"), ("coco-pretrain", "baseline")])
+def test_recipes_of_the_start_from_coco_expect_the_figures_of_its_table(name: str, cell: str) -> None:
+    table = find("voc", "coco")
+    assert table
+    assert f"{table.figures[cell]:.2f} % mIoU on val (paper, Table {table.number})" in describe_recipe(name).expect
 
 
 @pytest.mark.parametrize("name", list_recipes())

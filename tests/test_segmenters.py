@@ -336,6 +336,7 @@ def test_caffe_s_trunk_leaves_fc6_random_and_fc7_and_fc8_as_they_were(largefov, 
 def test_only_fc8_learns_fast_even_where_fc6_and_fc7_start_at_random(largefov, caffe, tmp_path):
     largefov.load_pretrained(saved(caffe, tmp_path / "vgg16.pth"))
     assert [id(p) for p in largefov.fresh()] == [id(p) for p in largefov.fc8.parameters()]
+    assert largefov.random_layers == ("fc6", "fc7")
 
 
 def test_caffe_s_whole_network_fills_fc6_and_fc7(caffe, tmp_path):
@@ -343,6 +344,7 @@ def test_caffe_s_whole_network_fills_fc6_and_fc7(caffe, tmp_path):
     caffe |= {"fc6.weight": spread(6, 1024, 512, 3, 3), "fc6.bias": spread(-6, 1024)}
     caffe |= {"fc7.weight": spread(7, 1024, 1024, 1, 1), "fc7.bias": spread(-7, 1024)}
     network.load_pretrained(saved(caffe, tmp_path / "init.pth"))
+    assert network.random_layers == ()
     assert [set(p.detach().unique().tolist()) for layer in (network.fc6, network.fc7) for p in layer.parameters()] == [
         {6}, {-6}, {7}, {-7},
     ]  # fmt: skip

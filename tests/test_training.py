@@ -325,7 +325,7 @@ def test_freezing_everything_is_refused(folder: Path, tmp_path: Path) -> None:
         train(everything, tmp_path / "next", say=quiet)
 
 
-@pytest.mark.parametrize("layer", ["head", "fusion"])
+@pytest.mark.parametrize("layer", ["head", "fusion", "trunk", "trunk.0"])
 def test_a_layer_that_starts_at_random_cannot_be_frozen(folder: Path, tmp_path: Path, layer: str) -> None:
     with pytest.raises(UserError, match=rf"train.freeze names {layer}, but .* starts at random and would never learn"):
         train(settings(folder, freeze=[layer]), tmp_path / "run", say=quiet)

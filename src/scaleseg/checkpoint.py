@@ -289,7 +289,8 @@ def _check_fit(model: ScaleAware, tensors: dict[str, Tensor], folder: Path) -> N
 
 def _attends(settings: ModelConfig) -> tuple[list[float], str | None]:
     """What attention was learned for: it knows scales by their place, and other features may have the same shape."""
-    return [float(scale) for scale in settings.scales], settings.options.get("features")
+    features = settings.options.get("features")
+    return [float(scale) for scale in settings.scales], None if features == "fc7" else features  # fc7 is the default
 
 
 def _of(features: str | None) -> str:

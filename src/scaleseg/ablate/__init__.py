@@ -114,5 +114,6 @@ class _Work:
 
     def _left(self) -> str:
         left = len(self.left) - self.ended
-        minutes = (time.monotonic() - self.began) / 60 / self.ended * left
-        return f"{self.ended} of {len(self.left)} done" + (f", about {minutes:.0f} minutes left" if left else "")
+        minutes = round((time.monotonic() - self.began) / 60 / self.ended * left)
+        about = f"about {minutes} minutes" if minutes > 1 else "a minute or less"
+        return f"{self.ended} of {len(self.left)} done" + (f", {about} left" if left else "")

@@ -11,7 +11,7 @@ from scaleseg.ablate.sheet import Sheet
 
 __all__ = ["chart"]
 
-WIDTH, LEFT, RIGHT, TOP, LINE, GAP = 720, 150, 140, 64, 22, 12
+WIDTH, LEFT, RIGHT, TOP, LINE, GAP = 720, 190, 140, 64, 22, 12
 """The picture's width, room for names and for figures beside the plot, room above it, height of a line and of a gap."""
 
 STYLE = """

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from scaleseg.ablate import paper
 from scaleseg.ablate.cells import COLUMNS, FUSIONS
+from scaleseg.ablate.results import Row
 from scaleseg.ablate.sheet import Sheet
 
 __all__ = ["markdown"]
@@ -32,12 +33,8 @@ class _Notes:
     """Footnotes: why a figure is not there, or not over all seeds."""
 
     def __init__(self, sheet: Sheet) -> None:
-        self.texts: dict[str, str] = {}
-        for name, row in sheet.rows.items():
-            failed = "; ".join(f"seed {seed} failed: {_plain(problem)}" for seed, problem in row.failed.items())
-            text = row.absent or failed or ("" if row.results else "not run")
-            if text:
-                self.texts[name] = text
+        found = {name: _why(row, sheet.seeds) for name, row in sheet.rows.items()}
+        self.texts = {name: text for name, text in found.items() if text}
 
     def mark(self, name: str) -> str:
         """The reference behind a figure; the same text has one number."""
@@ -48,6 +45,17 @@ class _Notes:
 
     def _numbers(self) -> dict[str, int]:
         return {text: number for number, text in enumerate(dict.fromkeys(self.texts.values()), 1)}
+
+
+def _why(row: Row, seeds: int) -> str:
+    """What a reader must know of a figure that is not there or lacks some of the `seeds`; "" if nothing."""
+    parts = [f"seed {seed} failed: {_plain(problem)}" for seed, problem in row.failed.items()]
+    done = {result.seed for result in row.results}
+    left = [str(seed) for seed in range(seeds) if seed not in {*done, *row.failed}]
+    if done and left:
+        some = f"{'seeds' if len(left) > 1 else 'seed'} {', '.join(left)}"
+        parts.append(f"without {some} so far (gains are over the seeds that both have)")
+    return row.absent or "; ".join(parts) or ("" if done else "not run")
 
 
 def _plain(text: str) -> str:
@@ -86,7 +94,7 @@ def _percent(value: float | None) -> str:
 
 
 def _parts(sheet: Sheet) -> list[str]:
-    """Table 2: the paper names the best cell's parts only; classes are compared by their place."""
+    """Table 2: the paper names the best cell's parts only, from ImageNet's parameters; classes are told by their place."""
     table = paper.PARTS
     names = sheet.classes if len(sheet.classes) == len(table.figures) else ()
     order = [*range(1, len(table.figures)), 0]  # the paper prints the background last
@@ -99,6 +107,8 @@ def _parts(sheet: Sheet) -> list[str]:
     mean = f"{sum(table.figures.values()) / len(labels):.2f}"
     theirs = [f"{table.cell}, the paper's", *(f"{table.figures[labels[place]]:.2f}" for place in order), mean]
     head = ["", *(labels[place] for place in order), "avg"]
+    if sheet.paper is None:
+        return ["## IoU of each part", _grid(head, rows)]
     return [f"## IoU of each part (the paper's Table {table.number})", _grid(head, [*rows, theirs])]
 
 
@@ -111,4 +121,5 @@ def _person(sheet: Sheet) -> list[str]:
         ours = _percent(sheet.rows[name].IoU("person"))
         return ours + (f" ({figures[name]:.2f})" if name in figures else "")
 
-    return [f"## IoU of the class person (the paper's Table {table.number})", *_tables(sheet, show, first=True)]
+    whose = f" (the paper's Table {table.number})" if sheet.paper else ""
+    return [f"## IoU of the class person{whose}", *_tables(sheet, show, first=True)]

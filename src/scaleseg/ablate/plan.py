@@ -92,7 +92,7 @@ class Plan:
     def origin(self) -> str:
         """What the cells start from: `imagenet` (as in the paper's main tables), `coco`, or "" for anything else."""
         if not self.init:
-            return "imagenet"
+            return "" if self.common.model.pretrained == "none" else "imagenet"
         is_coco = self.init == "coco" or read_config(locate(self.init)).data.dataset == "coco"
         return "coco" if is_coco else ""
 

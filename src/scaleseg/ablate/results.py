@@ -77,6 +77,8 @@ def identity(config: Config, out: Path) -> dict[str, Any]:
 def check(folder: Path, settings: dict[str, Any], out: Path) -> None:
     """UserError if a run folder holds a run, begun or done, of other settings."""
     before = _settings_of(folder, out)
+    if before and _moved(before["train.init_from"], settings["train.init_from"], out):
+        before = {**before, "train.init_from": settings["train.init_from"]}
     changed = [
         f"{name}: {before.get(name)} there, {settings.get(name)} now"
         for name in sorted(settings.keys() | (before or {}).keys())
@@ -123,6 +125,14 @@ def _settings_of(folder: Path, out: Path) -> dict[str, Any] | None:
     if (folder / "config.yaml").is_file():
         return identity(RunFolder(folder).read_config(), out)
     return None
+
+
+def _moved(before: str | None, now: str | None, out: Path) -> bool:
+    """Whether a start inside `out` is what a run begun there named by the place where `out` lay then."""
+    if before is None or now is None or not (out / now).exists():
+        return False
+    parts = Path(now).parts
+    return Path(before).parts[-len(parts) :] == parts
 
 
 def _speed(folder: Path, batch: int) -> dict[str, float | None]:

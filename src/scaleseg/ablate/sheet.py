@@ -4,6 +4,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from statistics import mean
 from typing import Any
 
 import torch
@@ -32,15 +33,18 @@ class Sheet:
     classes: tuple[str, ...]
     """All classes that were measured, in the order of their ids as far as results tell."""
     caption: str
+    seeds: int = 1
+    """How many were asked for; a row may have fewer so far."""
 
     @property
     def results(self) -> list[Result]:
         return [result for row in self.rows.values() for result in row.results]
 
     def gain(self, name: str) -> float | None:
-        """Points above the baseline, in percent; None where one of them is missing."""
-        ours, base = self.rows[name].mIoU, self.rows["baseline"].mIoU
-        return None if ours is None or base is None or name == "baseline" else 100 * (ours - base)
+        """Points above the baseline, in percent, over the seeds that both have; None without such a seed."""
+        ours, base = ({result.seed: result.mIoU for result in self.rows[row].results} for row in (name, "baseline"))
+        both = ours.keys() & base.keys()
+        return None if not both or name == "baseline" else 100 * mean(ours[seed] - base[seed] for seed in both)
 
 
 def fill(plan: Plan, failed: dict[tuple[str, int], str]) -> Sheet:
@@ -49,7 +53,7 @@ def fill(plan: Plan, failed: dict[tuple[str, int], str]) -> Sheet:
     title = plan.paper.title if plan.paper else _data(plan)
     results = [result for row in rows.values() for result in row.results]
     classes = max((tuple(result.IoU) for result in results), key=len, default=())
-    return Sheet(plan.name, title, rows, _headings(plan), plan.paper, classes, _caption(plan, results))
+    return Sheet(plan.name, title, rows, _headings(plan), plan.paper, classes, _caption(plan, results), plan.seeds)
 
 
 def document(sheet: Sheet, plan: Plan, command: str) -> dict[str, Any]:

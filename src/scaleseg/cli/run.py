@@ -42,12 +42,14 @@ def train(
 
     keep_memory()
     try:
-        folder = run(load_recipe(recipe, overrides or []), out, resume=resume, device=device, say=say)
+        config = load_recipe(recipe, overrides or [])
+        folder = run(config, out, resume=resume, device=device, say=say)
     except Interrupted as stop:
         say(f"scaleseg: {stop}", error=True)
         raise typer.Exit(130) from None
     if speaks():
-        say(f"done: {folder} (also {out}/last); next: scaleseg evaluate {out}/best data.val=...")
+        where = "" if config.data.val is not None else " data.val=..."
+        say(f"done: {folder} (also {out}/last); next: scaleseg evaluate {out}/best{where}")
 
 
 def evaluate(

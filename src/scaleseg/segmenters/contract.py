@@ -49,6 +49,7 @@ class Segmenter(nn.Module, ABC):
         super().__init__()
         self.normalization = Normalization()
         self.fresh_layers: tuple[str, ...] = ()
+        self.random_layers: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:
@@ -56,7 +57,10 @@ class Segmenter(nn.Module, ABC):
 
     @abstractmethod
     def load_pretrained(self, source: str) -> None:
-        """Parameters from a path or from `imagenet`; sets `normalization` and `fresh_layers`; UserError if they do not fit."""
+        """Parameters from a path or from `imagenet`; UserError if they do not fit.
+
+        Sets `normalization`, `fresh_layers`, and `random_layers`: what the file lacks and learns at the base rate.
+        """
 
     def fresh(self) -> Iterator[nn.Parameter]:
         """Parameters trained at `train.fresh_lr` times the learning rate: what makes scores, and what else starts at random."""

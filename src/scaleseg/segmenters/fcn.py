@@ -6,8 +6,9 @@ added on the way up; bilinear deconvolutions are fixed. Scores are at image reso
 
 The finer networks have all parameters of the coarser ones: train stride 32, then 16 from it, then 8. The skips' inputs are
 large (pool4: 40 to 80, rms; pool3: 200 to 440), so the reference lowers the one learning rate of all layers a hundredfold
-at each stage: `train.lr` 1e-6 at stride 16 and 1e-7 at 8, `train.fresh_lr` 1. At the paper's rates these two blow up in
-three steps; stride 32 learns, and so does `at_once`, which scales the skips' inputs down.
+at each stage, and so do the recipes voc-fcn16s and voc-fcn8s. At the paper's rates these two blow up in three steps (at
+1e-6 and 1e-7, `train.fresh_lr` 1, they learn: benchmarks/learning.py); stride 32 learns at them, and so does `at_once`,
+which scales the skips' inputs down.
 """
 
 from collections import OrderedDict
@@ -92,12 +93,13 @@ class FCN(Segmenter):
         convolutions = {
             f"trunk.{name}" if name.startswith("conv") else name: tensor for name, tensor in vgg.convolutions.items()
         }
-        random = () if vgg.classifier else ("fc6", "fc7")
+        random: tuple[str, ...] = () if vgg.classifier else ("fc6", "fc7")
         assign(self, convolutions | vgg.classifier, source, fresh=(*self.fresh_layers, *random))
         if random:
             # For VGG's large activations (pool5: 3 to 7, rms), as in LargeFOV: as `initialize` leaves them, training blows up.
             nn.init.normal_(self.fc6.weight, std=0.00013)
             nn.init.normal_(self.fc7.weight, std=0.01)
+        self.random_layers = random
         self.normalization = vgg.normalization
 
     def _crops(self, stride: int) -> dict[str, int]:

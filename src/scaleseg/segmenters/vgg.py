@@ -87,6 +87,7 @@ class ReducedVGG16(Segmenter):
         }
         assign(self, convolutions | classifier, source, fresh=tuple(absent))
         self.normalization = vgg.normalization
+        self.random_layers = ("fc6", "fc7") if "fc6" in absent else ()
         if "fc6" in absent:
             # VGG's activations are large (about 20, rms): at 0.01, as elsewhere, training diverges (docs/decisions.md).
             nn.init.normal_(self.fc6.weight, std=0.0003)

@@ -14,6 +14,7 @@ from scaleseg.errors import UserError
 from scaleseg.geometry import IGNORE
 from scaleseg.loss import class_weights
 from scaleseg.model import ScaleAware
+from scaleseg.training.optimizer import freeze
 from scaleseg.training.run_folder import RunFolder, differences
 
 __all__ = ["begin", "choose_class_weights", "create"]
@@ -56,6 +57,7 @@ def create(
         return model, list(started.fresh)
     model = checkpoint.build(config)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, pretrained: {config.model.pretrained}")
+    freeze(model, config.train.freeze, _random(model, config))  # before anything else: noise that stays is a mistake
     return model, model.fresh()
 
 
@@ -74,6 +76,14 @@ def choose_class_weights(wish: Any, dataset: Dataset, say: Callable[[str], None]
     if not usable or len(numbers) != len(classes):
         raise UserError(f"train.class_weights is {wish}; give null, auto, or {len(classes)} numbers, one a class")
     return torch.tensor([float(value) for value in numbers])
+
+
+def _random(model: ScaleAware, config: Config) -> list[str]:
+    """Names of all parameters that no file gave: the fresh ones, and some or all of those that learn at the base rate."""
+    if config.model.pretrained == "none":
+        return [name for name, _ in model.named_parameters()]
+    layers = tuple(f"segmenter.{layer}." for layer in model.segmenter.random_layers)
+    return [*model.fresh(), *(name for name, _ in model.named_parameters() if name.startswith(layers))]
 
 
 def _weights_from(dataset: Dataset) -> Tensor:
