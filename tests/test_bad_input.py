@@ -102,13 +102,16 @@ def refused(ended: Ended, *said: str) -> None:
 
 NUMBERS = "give one or more numbers above 0 and up to 4"
 SETTINGS = [
-    ("voc-atention", "recipe is 'voc-atention'; did you mean 'voc-attention'? choose folder-lite0, "),
+    ("voc-atention", "recipe is 'voc-atention'; did you mean 'voc-attention'? choose voc-attention, "),
     ("nowhere.yaml", "nowhere.yaml does not exist; give the name of a recipe or the path of a YAML file"),
-    ("{recipe} train.stepz=3", "setting is 'train.stepz'; did you mean 'train.steps'? choose train.accumulate, "),
+    ("{recipe} train.stepz=3", "setting is 'train.stepz'; did you mean 'train.steps'? choose train.steps, "),
     ("{recipe} trian.steps=3", "setting is 'trian'; did you mean 'train'? choose data, model or train"),
     ("{recipe} model.fusion=atention", "fusion is 'atention'; did you mean 'attention'? choose attention, average or"),
-    ("{recipe} model.segmenter=largefow", "'largefow'; did you mean 'largefov'? choose largefov, lite0 or small"),
-    ("{recipe} data.dataset=foldr", "data.dataset is 'foldr'; did you mean 'folder'? choose folder, shapes or voc"),
+    (
+        "{recipe} model.segmenter=largefow",
+        "'largefow'; did you mean 'largefov'? choose fcn, largefov, lite0, msc, parsenet, resnet101 or small",
+    ),
+    ("{recipe} data.dataset=foldr", "data.dataset is 'foldr'; did you mean 'folder'? choose ade20k, camvid, "),
     ("{recipe} train.optimizer=sdg", "train.optimizer is 'sdg'; did you mean 'sgd'? choose adamw or sgd"),
     ("{recipe} model.scales=[0]", f"model.scales is [0.0]; {NUMBERS}"),
     ("{recipe} model.scales=[-1]", f"model.scales is [-1.0]; {NUMBERS}"),

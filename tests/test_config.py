@@ -191,6 +191,16 @@ def test_choose_guesses_nothing_far_off() -> None:
         choose("fusion", "zzz", ("max", "average"))
 
 
+def test_choose_lists_the_nearest_of_many_alone() -> None:
+    names = [f"voc-{letter}" for letter in "abcdefghijklmnopqrst"]
+    with pytest.raises(
+        UserError, match=r"^recipe is 'vic-c'; did you mean 'voc-c'\? choose voc-c(, voc-\w){4} or one of 15 others$"
+    ):
+        choose("recipe", "vic-c", names)
+    with pytest.raises(UserError, match=r"^recipe is '12345'; choose (voc-\w, ){4}voc-\w or one of 15 others$"):
+        choose("recipe", "12345", names)
+
+
 def test_choose_copes_with_nothing_to_choose() -> None:
     with pytest.raises(UserError, match="there are none"):
         choose("fusion", "max", ())

@@ -27,13 +27,22 @@ def reason(error: Exception) -> str:
 
 
 def choose(what: str, given: str, accepted: Iterable[str]) -> str:
-    """`given` if it is one of `accepted`; else a UserError that names the nearest and all accepted ones."""
+    """`given` if it is one of `accepted`; else a UserError that names the nearest and, if they are few, all of them."""
     names = sorted(accepted)
     if given in names:
         return given
     near = get_close_matches(given, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    if len(names) > FEW:
+        shown = get_close_matches(given, names, n=5, cutoff=0.4) or names[:5]
+        raise UserError(
+            f"{what} is {given!r}; {hint}choose {', '.join(shown)} or one of {len(names) - len(shown)} others"
+        )
     raise UserError(f"{what} is {given!r}; {hint}choose {_listed(names)}")
+
+
+FEW = 12
+"""Up to so many names are all listed."""
 
 
 def _listed(names: list[str]) -> str:
