@@ -322,3 +322,12 @@ def test_every_recipe_of_learning_is_a_segmenter_s(learning):
 def test_a_segmenter_that_is_not_there_is_named(learning, halves, capsys):
     assert learning.main(["smal", "--data", str(halves)]) == 1
     assert "network is 'smal'; did you mean 'small'" in capsys.readouterr().err
+
+
+def test_refinement_is_compared_with_its_oracles(tmp_path):
+    path = tmp_path / "refine.json"
+    assert script("refine").main(["--rounds", "1", "--json", str(path)]) == 0
+    report = written(path)
+    assert report["dt_ratio"] > 0
+    assert report["dt_label_agreement"] > 0.999
+    assert report.get("crf_label_agreement", 1) > 0.995

@@ -160,9 +160,20 @@ def test_gradients_are_exact() -> None:
     assert torch.autograd.gradcheck(lambda v, e: domain_transform(v, e, sigma_s=4.0, sigma_r=1.0), (values, edges))
 
 
-def test_the_scan_for_gpus_is_the_loop() -> None:
-    values, weights = noise(37, 2, 3, 5), noise(37, 2, 1, 5, seed=1).sigmoid()
-    torch.testing.assert_close(_scan(values, weights), _step(values, weights))
+@pytest.mark.parametrize("back", [False, True])
+def test_the_scan_for_gpus_is_the_loop(back: bool) -> None:
+    values, weights = noise(2, 3, 37, 5), noise(2, 1, 37, 5, seed=1).sigmoid()
+    torch.testing.assert_close(_scan(values, weights, back), _step(values, weights, back, out=values.clone()))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (7, 9)])
+def test_what_is_filtered_stays_as_it_was_and_gradients_change_no_value(size: tuple[int, int]) -> None:
+    values, edges = noise(1, 2, *size), noise(1, *size, seed=1).abs()
+    kept = values.clone()
+    plain = domain_transform(values, edges, sigma_s=4.0, sigma_r=1.0)
+    assert torch.equal(values, kept)
+    learned = domain_transform(values.clone().requires_grad_(), edges, sigma_s=4.0, sigma_r=1.0)
+    torch.testing.assert_close(learned.detach(), plain)
 
 
 def test_without_edges_the_filter_smooths_alike_everywhere() -> None:

@@ -70,68 +70,85 @@ def domain_transform(
 
     `across[..., i]` is the edge between columns i-1 and i, `down[..., i, :]` between rows; a learned map serves as both.
     """
-    across, down = 1 + across * (sigma_s / sigma_r), 1 + (across if down is None else down) * (sigma_s / sigma_r)
+    vertical = 1 + (across if down is None else down).unsqueeze(1) * (sigma_s / sigma_r)
+    horizontal = 1 + across.unsqueeze(1).transpose(2, 3) * (sigma_s / sigma_r)
     for index in range(1, iterations + 1):
         sigma = sigma_s * sqrt(3) * 2 ** (iterations - index) / sqrt(4**iterations - 1)
-        for axis, distance in ((3, across), (2, down)):
-            weights = torch.exp(-sqrt(2) / sigma * distance).clamp(min_weight, 1.0)
-            values = _back_and_forth(values, weights, axis)
+        for distance in (horizontal, vertical):  # rows of a transposed copy, for what lies side by side is fast
+            weights = torch.exp(-sqrt(2) / sigma * distance).clamp(min_weight, 1.0).contiguous()
+            values = (
+                values.transpose(2, 3).clone(memory_format=torch.contiguous_format)
+                if distance is horizontal
+                else values
+            )
+            values = _sweep(_sweep(values, weights, back=False), weights, back=True)
+            values = values.transpose(2, 3).contiguous() if distance is horizontal else values
     return values
 
 
-def _back_and_forth(values: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """Both sweeps along an axis: towards the end, then back to the beginning."""
-    along, passed = values.movedim(axis, 0), weights.movedim(axis - 1, 0).unsqueeze(2)
-    swept = _sweep(along, passed)
-    swept = _sweep(swept.flip(0), passed.roll(-1, 0).flip(0))
-    return swept.flip(0).movedim(0, axis)
-
-
-def _sweep(values: Float[Tensor, "length n channels others"], weights: Float[Tensor, "length n 1 others"]) -> Tensor:
-    swept: Tensor = _Sweep.apply(values.contiguous(), weights.contiguous())  # type: ignore[no-untyped-call]
-    return swept
+def _sweep(
+    values: Float[Tensor, "n channels rows others"], weights: Float[Tensor, "n 1 rows others"], *, back: bool
+) -> Float[Tensor, "n channels rows others"]:
+    """Down the rows, or back up; in place where nothing is to be differentiated."""
+    if torch.is_grad_enabled() and (values.requires_grad or weights.requires_grad):
+        swept: Tensor = _Sweep.apply(values, weights, back)  # type: ignore[no-untyped-call]
+        return swept
+    return _scan(values, weights, back) if values.is_cuda else _step(values, weights, back, out=values)
 
 
 class _Sweep(torch.autograd.Function):
-    """y[0] = x[0], y[i] = x[i] + w[i] (y[i-1] - x[i]); w[0] plays no part."""
+    """y[0] = x[0], y[i] = x[i] + w[i] (y[i-1] - x[i]); back: y[i] = x[i] + w[i+1] (y[i+1] - x[i])."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weights: Tensor) -> Tensor:
-        swept = _scan(values, weights) if values.is_cuda else _step(values, weights)
+    def forward(ctx: Any, values: Tensor, weights: Tensor, back: bool) -> Tensor:
+        swept = _scan(values, weights, back) if values.is_cuda else _step(values, weights, back, out=values.clone())
         ctx.save_for_backward(values, weights, swept)
+        ctx.back = back
         return swept
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         values, weights, swept = ctx.saved_tensors
         carried = gradients[0].clone()
-        for index in range(len(carried) - 1, 0, -1):
-            carried[index - 1].addcmul_(weights[index], carried[index])
-        of_weights = torch.zeros_like(weights)
-        of_weights[1:] = (carried[1:] * (swept[:-1] - values[1:])).sum(dim=2, keepdim=True)
-        of_values = carried.clone()
-        of_values[1:] *= 1 - weights[1:]
-        return of_values, of_weights
+        rows, passed = carried.unbind(2), weights.unbind(2)
+        for before, now, through in reversed(_order(len(rows), ctx.back)):
+            rows[before].addcmul_(passed[through], rows[now])
+        of_values, of_weights = carried.clone(), torch.zeros_like(weights)
+        length = values.shape[2] - 1
+        first, second = (slice(0, length), slice(1, None)) if ctx.back else (slice(1, None), slice(0, length))
+        difference = carried[:, :, first] * (swept[:, :, second] - values[:, :, first])
+        of_weights[:, :, 1:] = difference.sum(dim=1, keepdim=True)
+        of_values[:, :, first] *= 1 - weights[:, :, 1:]
+        return of_values, of_weights, None
 
 
-def _step(values: Tensor, weights: Tensor) -> Tensor:
-    """One row or column after another: all that a CPU can use."""
-    swept = torch.empty_like(values)
-    swept[0] = values[0]
-    for before, now, value, weight in zip(swept[:-1], swept[1:], values[1:], weights[1:], strict=True):
-        torch.lerp(value, before, weight.expand_as(value), out=now)
-    return swept
+def _order(length: int, back: bool) -> list[tuple[int, int, int]]:
+    """(the row before, the row, the row whose weight lies between) of each step of a sweep."""
+    if back:
+        return [(index + 1, index, index + 1) for index in range(length - 2, -1, -1)]
+    return [(index - 1, index, index) for index in range(1, length)]
 
 
-def _scan(values: Tensor, weights: Tensor) -> Tensor:
-    """The same in log2(length) rounds over everything: few launches for a GPU (Hillis and Steele, 1986)."""
+def _step(values: Tensor, weights: Tensor, back: bool, out: Tensor) -> Tensor:
+    """One row after another: all that a CPU can use; `out` may be `values`."""
+    rows, swept, passed = values.unbind(2), out.unbind(2), weights.unbind(2)
+    for before, now, through in _order(len(rows), back):
+        torch.lerp(rows[now], swept[before], passed[through], out=swept[now])
+    return out
+
+
+def _scan(values: Tensor, weights: Tensor, back: bool) -> Tensor:
+    """The same in log2(rows) rounds over everything: few launches for a GPU (Hillis and Steele, 1986)."""
+    if back:
+        return _scan(values.flip(2), weights.roll(-1, 2).flip(2), False).flip(2)
     share = weights.clone()
-    share[0] = 0
+    share[:, :, 0] = 0
     swept = (1 - share) * values
     reach = 1
-    while reach < len(values):
-        swept = torch.cat([swept[:reach], swept[reach:] + share[reach:] * swept[:-reach]])
-        share = torch.cat([share[:reach], share[reach:] * share[:-reach]])
+    while reach < values.shape[2]:
+        moved = swept[:, :, reach:] + share[:, :, reach:] * swept[:, :, :-reach]
+        swept = torch.cat([swept[:, :, :reach], moved], dim=2)
+        share = torch.cat([share[:, :, :reach], share[:, :, reach:] * share[:, :, :-reach]], dim=2)
         reach *= 2
     return swept
 
