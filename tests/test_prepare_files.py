@@ -158,7 +158,9 @@ def test_a_list_may_be_given_by_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no archive at all", b"\x1f\x8b cut", b"PK\x03\x04", gzip.compress(b"no tar")]
+    "content",
+    [b"", b"no archive at all", b"\x1f\x8b cut", b"PK\x03\x04", gzip.compress(b"no tar", mtime=0)],
+    ids=["empty", "text", "half a gzip header", "half a zip header", "gzip of no tar"],
 )
 def test_what_is_no_archive_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.tgz").write_bytes(content)
