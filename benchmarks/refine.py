@@ -1,16 +1,18 @@
 """Refinement against its oracles, in turns: the CRF against pydensecrf2, the domain transform against OpenCV's dtFilter.
 
     python benchmarks/refine.py --json refine.json
+    python benchmarks/refine.py --device cuda        # ours alone: the oracles have no GPU
 
 A photograph of 500 x 375 (scikit-image's cat), 21 classes, smooth random probabilities, seed 0. The CRF: DeepLab-LargeFOV's
-settings, 10 iterations, construction included on both sides. The domain transform: three rounds, guided by the photograph;
-OpenCV prepares its guide once and filters four classes at a time, its best use. Both libraries have all threads that ours
-has (pydensecrf2 uses one). `crf_ratio` and `dt_ratio` are our median over theirs: below 1 is faster.
+settings, 10 iterations, construction included on both sides. The domain transform: three rounds, guided by the photograph,
+probabilities to probabilities (logarithm, filter, softmax) on both sides, and as `dt_filter` the filter alone; OpenCV
+prepares its guide once and filters four classes at a time, its best use. Both libraries have all threads that ours has
+(pydensecrf2 uses one). `crf_ratio` and `dt_ratio` are our median over theirs: below 1 is faster.
 """
 
 import argparse
 import json
-import time
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -19,40 +21,42 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
-from machine import machine
+from machine import machine, synchronize, timed
 from PIL import Image
 
 from scaleseg import atomic
+from scaleseg.devices import choose_device, describe
+from scaleseg.errors import UserError
 from scaleseg.refine import DenseCRF, DomainTransform
+from scaleseg.refine.domain_transform import differences
 
-__all__ = ["main", "task"]
+__all__ = ["clocked", "main", "task"]
 
 ROWS, COLUMNS, CLASSES = 375, 500, 21
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Probabilities (classes, rows, columns) and the photograph (3, rows, columns)."""
 
+Run = Callable[[], torch.Tensor]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what can be measured here, and print and write it."""
     options = _parse(arguments)
-    pair = task()
-    crf, domain = DenseCRF(), DomainTransform()
-    report: dict[str, Any] = {
+    try:
+        device = choose_device(options.device)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    report = {
         **machine(),
+        "device": describe(device),
         "rows": ROWS,
         "columns": COLUMNS,
         "classes": CLASSES,
         "rounds": options.rounds,
     }
-    for name, ours, theirs in (
-        ("crf", lambda: crf(*pair), _pydensecrf(pair, crf)),
-        ("dt", lambda: domain(*pair), _opencv(pair, domain)),
-    ):
-        if theirs is None:
-            print(f"{name}: the oracle is not installed")
-            continue
-        report |= _compare(name, ours, theirs, options.rounds)
+    report |= _compared(options.rounds) if device.type == "cpu" else clocked(device, options.rounds)
     if options.json:
         atomic.write(options.json, json.dumps(report, indent=2) + "\n")
     return 0
@@ -66,7 +70,42 @@ def task() -> Pair:
     return scores[0].softmax(dim=0), torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 
-def _pydensecrf(pair: Pair, crf: DenseCRF) -> Callable[[], torch.Tensor] | None:
+def clocked(device: torch.device, rounds: int) -> dict[str, Any]:
+    """Milliseconds of ours on a device, as `crf_cuda_ms` and `dt_cuda_ms`; each call is waited for."""
+    probabilities, image = (tensor.to(device) for tensor in task())
+    report: dict[str, Any] = {}
+    for name, refine in (("crf", DenseCRF()), ("dt", DomainTransform())):
+
+        def run(refine: DenseCRF | DomainTransform = refine) -> None:
+            refine(probabilities, image)
+            synchronize(device)
+
+        run()
+        laps = [1000 * timed(run) for _ in range(rounds)]
+        print(f"{name}: {median(laps):.1f} ms on {describe(device)}")
+        report |= {f"{name}_{device.type}_ms": median(laps), f"{name}_{device.type}_laps_ms": laps}
+    return report
+
+
+def _compared(rounds: int) -> dict[str, Any]:
+    pair, crf, domain = task(), DenseCRF(), DomainTransform()
+    probabilities, image = pair
+    scores = probabilities.log()[None]
+    whole, alone = _opencv(pair, domain) or (None, None)
+    report: dict[str, Any] = {}
+    for name, ours, theirs in (
+        ("crf", lambda: crf(*pair), _pydensecrf(pair, crf)),
+        ("dt", lambda: domain(*pair), whole),
+        ("dt_filter", lambda: domain.of_scores(scores, *differences(image))[0], alone),
+    ):
+        if theirs is None:
+            print(f"{name}: the oracle is not installed")
+            continue
+        report |= _compare(name, ours, theirs, rounds)
+    return report
+
+
+def _pydensecrf(pair: Pair, crf: DenseCRF) -> Run | None:
     try:
         from pydensecrf import densecrf
     except ImportError:
@@ -85,7 +124,8 @@ def _pydensecrf(pair: Pair, crf: DenseCRF) -> Callable[[], torch.Tensor] | None:
     return run
 
 
-def _opencv(pair: Pair, domain: DomainTransform) -> Callable[[], torch.Tensor] | None:
+def _opencv(pair: Pair, domain: DomainTransform) -> tuple[Run, Run] | None:
+    """From probabilities to probabilities, and from scores to scores."""
     try:
         import cv2
     except ImportError:
@@ -95,27 +135,27 @@ def _opencv(pair: Pair, domain: DomainTransform) -> Callable[[], torch.Tensor] |
     guide = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     parts = [np.ascontiguousarray(part.permute(1, 2, 0).numpy()) for part in probabilities.split(4)]
 
-    def run() -> torch.Tensor:
+    def filtered(parts: Sequence[np.ndarray]) -> torch.Tensor:
         prepared = cv2.ximgproc.createDTFilter(
             guide, domain.sigma_s, domain.sigma_r * 255, mode=cv2.ximgproc.DTF_RF, numIters=domain.iterations
         )
-        filtered = [prepared.filter(part).reshape(ROWS, COLUMNS, -1) for part in parts]
-        return torch.from_numpy(np.concatenate(filtered, axis=2)).permute(2, 0, 1)
+        done = [prepared.filter(part).reshape(ROWS, COLUMNS, -1) for part in parts]
+        return torch.from_numpy(np.concatenate(done, axis=2))
 
-    return run
+    scores = [np.log(part) for part in parts]
+    return (
+        lambda: filtered([np.log(part) for part in parts]).softmax(dim=2).permute(2, 0, 1),
+        lambda: filtered(scores).permute(2, 0, 1),
+    )
 
 
-def _compare(
-    name: str, ours: Callable[[], torch.Tensor], theirs: Callable[[], torch.Tensor], rounds: int
-) -> dict[str, Any]:
+def _compare(name: str, ours: Run, theirs: Run, rounds: int) -> dict[str, Any]:
     """Medians over interleaved rounds, after one of each that does not count."""
     one, other = ours(), theirs()
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     for _ in range(rounds):
         for side, run in (("ours", ours), ("theirs", theirs)):
-            begin = time.perf_counter()
-            run()
-            seconds[side].append(time.perf_counter() - begin)
+            seconds[side].append(timed(run))
     ratio = median(seconds["ours"]) / median(seconds["theirs"])
     agreement = float((one.argmax(dim=0) == other.argmax(dim=0)).float().mean())
     print(
@@ -133,6 +173,7 @@ def _compare(
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda[:N]")
     parser.add_argument("--rounds", type=int, default=7, help="default 7")
     options = parser.parse_args(arguments)
     if options.rounds < 1:

@@ -17,10 +17,11 @@ FLOORS = (
     {"errors"},  # the ground: UserError may be raised from everywhere
     {"geometry", "config", "atomic", "devices"},
     {"segmenters", "fusion", "loss", "metrics", "transforms", "images", "refine", "caffe", "download"},
-    {"model", "datasets", "recipes", "engines"},
+    {"model", "datasets", "recipes"},
+    {"engines"},
     {"segmentation", "checkpoint", "data_check", "prepare"},
     {"evaluation", "hub", "caffe_import"},
-    {"training", "export", "batch"},
+    {"training", "export", "batch", "refine_search"},
     {"ablate", "report", "server", "demo", "benchmark", "doctor", "voc_server"},
     {"cli"},
     {"__main__"},

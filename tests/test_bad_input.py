@@ -105,7 +105,7 @@ SETTINGS = [
     ("voc-atention", "recipe is 'voc-atention'; did you mean 'voc-attention'? choose voc-attention, "),
     ("nowhere.yaml", "nowhere.yaml does not exist; give the name of a recipe or the path of a YAML file"),
     ("{recipe} train.stepz=3", "setting is 'train.stepz'; did you mean 'train.steps'? choose train.steps, "),
-    ("{recipe} trian.steps=3", "setting is 'trian'; did you mean 'train'? choose data, model or train"),
+    ("{recipe} trian.steps=3", "setting is 'trian'; did you mean 'train'? choose data, model, refine or train"),
     ("{recipe} model.fusion=atention", "fusion is 'atention'; did you mean 'attention'? choose attention, average or"),
     (
         "{recipe} model.segmenter=largefow",

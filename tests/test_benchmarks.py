@@ -329,5 +329,17 @@ def test_refinement_is_compared_with_its_oracles(tmp_path):
     assert script("refine").main(["--rounds", "1", "--json", str(path)]) == 0
     report = written(path)
     assert report["dt_ratio"] > 0
+    assert report["dt_filter_ratio"] > 0
     assert report["dt_label_agreement"] > 0.999
     assert report.get("crf_label_agreement", 1) > 0.995
+
+
+def test_refinement_is_timed_on_a_device():
+    times = script("refine").clocked(torch.device("cpu"), 1)
+    assert times["crf_cpu_ms"] > 0
+    assert times["dt_cpu_ms"] > 0
+
+
+def test_refinement_on_a_gpu_that_is_not_there_is_refused_in_one_line(capsys):
+    assert script("refine").main(["--device", "cuda:99"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

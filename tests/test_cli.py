@@ -68,7 +68,7 @@ def ids_of(path: Path) -> np.ndarray:
 
 VERBS = [
     [], ["train"], ["evaluate"], ["predict"], ["ablate"], ["demo"], ["list"], ["doctor"], ["import-caffe"],
-    ["data", "init"], ["data", "check"], ["data", "prepare"],
+    ["data", "init"], ["data", "check"], ["data", "prepare"], ["refine-search"],
 ]  # fmt: skip
 
 

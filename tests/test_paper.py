@@ -111,7 +111,7 @@ def test_equations_1_and_2_are_the_paper_s_loops():
     dense = [model.segmenter(F.interpolate(normalized, size, mode="bilinear", align_corners=True)) for size in sizes]
     features, f = (
         [F.interpolate(maps, side, mode="bilinear", align_corners=True)[0] for maps in kind]
-        for kind in zip(*dense, strict=True)
+        for kind in zip(*((answer.features, answer.scores) for answer in dense), strict=True)
     )
     hidden = F.conv2d(torch.cat(features)[None], model.fusion.hidden.weight, model.fusion.hidden.bias, padding=1).relu()
     h = F.conv2d(hidden, model.fusion.logits.weight, model.fusion.logits.bias)[0]

@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scaleseg.errors import UserError
-from scaleseg.refine.contract import check
+from scaleseg.refine.contract import Refine, check
 from scaleseg.refine.densecrf import PUBLISHED, DenseCRF
-from scaleseg.refine.domain_transform import DomainTransform, _scan, _step, domain_transform
+from scaleseg.refine.domain_transform import (
+    DomainTransform,
+    _scan,
+    _step,
+    _step_back,
+    _step_back_in_numpy,
+    _turn,
+    domain_transform,
+)
 from scaleseg.refine.permutohedral import Lattice
 
 REFINEMENTS = [DenseCRF(iterations=3), DomainTransform()]
@@ -118,6 +126,16 @@ def test_a_large_image_is_refined_at_a_smaller_size() -> None:
     assert agree > 0.9
 
 
+def test_the_crf_says_at_which_size_it_refines_a_large_image() -> None:
+    said = "refined at 1633 x 1225 of 4000 x 3000 pixels (max_pixels is 2,000,000)"
+    assert DenseCRF().note((3000, 4000)) == said
+
+
+@pytest.mark.parametrize("size", [(1, 1), (375, 500), (1000, 2000)])
+def test_the_crf_says_nothing_of_an_image_that_it_refines_as_it_is(size: tuple[int, int]) -> None:
+    assert DenseCRF().note(size) == ""
+
+
 def test_a_constant_image_makes_the_appearance_kernel_one_of_distance() -> None:
     before, image = beliefs(3, 24, 32), torch.full((3, 24, 32), 90, dtype=torch.uint8)
     by_colour = DenseCRF(bi_w=3.0, bi_xy_std=4.0, pos_w=0.0)(before, image)
@@ -147,11 +165,10 @@ def test_settings_of_the_crf_that_mean_nothing_are_refused(given: dict[str, floa
 def test_the_image_guided_filter_is_opencv_s() -> None:
     image, before = photograph(90, 120), beliefs(4, 90, 120)
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    theirs = cv2.ximgproc.dtFilter(
-        pixels, np.ascontiguousarray(before.permute(1, 2, 0).numpy()), 30.0, 0.3 * 255, mode=cv2.ximgproc.DTF_RF
-    )
-    ours = DomainTransform(sigma_s=30.0, sigma_r=0.3)(before, image)
-    torch.testing.assert_close(ours, torch.from_numpy(theirs).permute(2, 0, 1), rtol=1e-3, atol=1e-5)
+    scores = np.ascontiguousarray(before.log().permute(1, 2, 0).numpy())
+    filtered = cv2.ximgproc.dtFilter(pixels, scores, 30.0, 0.3 * 255, mode=cv2.ximgproc.DTF_RF)
+    theirs = torch.from_numpy(filtered).permute(2, 0, 1).softmax(dim=0)
+    torch.testing.assert_close(DomainTransform(sigma_s=30.0, sigma_r=0.3)(before, image), theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_gradients_are_exact() -> None:
@@ -164,6 +181,66 @@ def test_gradients_are_exact() -> None:
 def test_the_scan_for_gpus_is_the_loop(back: bool) -> None:
     values, weights = noise(2, 3, 37, 5), noise(2, 1, 37, 5, seed=1).sigmoid()
     torch.testing.assert_close(_scan(values, weights, back), _step(values, weights, back, out=values.clone()))
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_the_steps_of_numpy_are_those_of_pytorch(back: bool) -> None:
+    values, weights = noise(2, 3, 37, 5), noise(2, 1, 37, 5, seed=1).sigmoid()
+    in_half = _step(values.half(), weights.half(), back, out=torch.empty(2, 3, 37, 5).half())
+    torch.testing.assert_close(
+        _step(values, weights, back, torch.empty_like(values)), in_half.float(), atol=5e-3, rtol=0
+    )
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_the_gradients_of_numpy_are_those_of_pytorch(back: bool) -> None:
+    values, weights = noise(2, 3, 37, 5).double(), noise(2, 1, 37, 5, seed=1).double().sigmoid()
+    swept, gradient = _step(values, weights, back, torch.empty_like(values)), noise(2, 3, 37, 5, seed=2).double()
+    one, other = (
+        step_back(gradient.clone(), values, weights, swept, back) for step_back in (_step_back, _step_back_in_numpy)
+    )
+    torch.testing.assert_close(one, other)
+
+
+def test_a_second_derivative_is_refused_never_wrong() -> None:
+    values = noise(1, 2, 5, 6).requires_grad_()
+    filtered = domain_transform(values, torch.ones(1, 5, 6), sigma_s=4.0, sigma_r=1.0)
+    (slope,) = torch.autograd.grad(filtered.square().sum(), values, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        slope.sum().backward()
+
+
+def test_images_of_a_batch_do_not_mix() -> None:
+    values, edges = noise(3, 2, 8, 9), noise(3, 8, 9, seed=1).abs()
+    alone = [
+        domain_transform(value[None], edge[None], sigma_s=4.0, sigma_r=1.0)
+        for value, edge in zip(values, edges, strict=True)
+    ]
+    assert torch.equal(domain_transform(values, edges, sigma_s=4.0, sigma_r=1.0), torch.cat(alone))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 3, 2), (0, 2, 3, 1), (3, 2, 1, 0)])
+@pytest.mark.parametrize("learning", [False, True])
+def test_how_values_lie_in_memory_is_of_no_account(order: tuple[int, ...], learning: bool) -> None:
+    values, edges = noise(2, 3, 8, 9), noise(2, 8, 9, seed=1).abs()
+    back = [order.index(axis) for axis in range(4)]
+    strided = values.permute(order).contiguous().permute(back).requires_grad_(learning)
+    kept = strided.detach().clone()
+    plain = domain_transform(values, edges, sigma_s=4.0, sigma_r=1.0)
+    torch.testing.assert_close(domain_transform(strided, edges, sigma_s=4.0, sigma_r=1.0), plain)
+    assert torch.equal(strided.detach(), kept)
+
+
+def test_double_precision_stays_double_whatever_the_edges_are() -> None:
+    values, edges = noise(1, 2, 8, 9).double(), noise(1, 8, 9, seed=1).abs()
+    doubled = domain_transform(values, edges, sigma_s=4.0, sigma_r=1.0)
+    assert doubled.dtype == torch.float64
+    torch.testing.assert_close(doubled.float(), domain_transform(values.float(), edges, sigma_s=4.0, sigma_r=1.0))
+
+
+def test_what_is_turned_twice_is_as_it_was() -> None:
+    values = noise(2, 3, 4, 5)
+    assert torch.equal(_turn(_turn(values)), values)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (7, 9)])
@@ -187,7 +264,7 @@ def test_without_edges_the_filter_smooths_alike_everywhere() -> None:
 
 def test_endless_edges_make_the_filter_the_identity() -> None:
     before = beliefs(3, 20, 30)
-    after = DomainTransform()(before, photograph(20, 30), torch.full((20, 30), 1e6))
+    after = DomainTransform(learned=True)(before, photograph(20, 30), torch.full((20, 30), 1e6))
     torch.testing.assert_close(after, before)
 
 
@@ -198,6 +275,12 @@ def test_nothing_passes_an_edge() -> None:
     values[..., :6] = 1
     filtered = domain_transform(values, edges, torch.zeros_like(edges), sigma_s=20.0, sigma_r=1.0)
     torch.testing.assert_close(filtered, values)
+
+
+def test_the_result_is_nobody_else_s_memory() -> None:
+    values, edges = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1)
+    domain_transform(values, edges, sigma_s=4.0, sigma_r=1.0).zero_()
+    assert float(values) == 1
 
 
 @pytest.mark.parametrize("given", [{"sigma_s": 0.0}, {"sigma_r": -1.0}, {"iterations": 0}, {"min_weight": 1.0}])
@@ -227,6 +310,15 @@ def test_probabilities_stay_a_distribution(refine, size, classes, seed, spread) 
 
 
 @pytest.mark.parametrize("refine", REFINEMENTS, ids=["crf", "domain"])
+def test_a_refinement_keeps_the_contract(refine) -> None:
+    assert isinstance(refine, Refine)
+
+
+def test_the_domain_transform_has_no_size_that_it_shrinks() -> None:
+    assert DomainTransform().note((30_000, 40_000)) == ""
+
+
+@pytest.mark.parametrize("refine", REFINEMENTS, ids=["crf", "domain"])
 def test_one_class_stays_certain(refine) -> None:
     torch.testing.assert_close(refine(torch.ones(1, 9, 7), photograph(9, 7)), torch.ones(1, 9, 7))
 
@@ -237,6 +329,7 @@ def test_one_class_stays_certain(refine) -> None:
     [
         (torch.full((2, 6, 8), 0.5), r"probabilities are \(6, 8\), their image \(6, 9\)"),
         (torch.full((2, 6, 9), float("nan")), "NaN"),
+        (torch.full((2, 6, 9), float("inf")), "infinity"),
         (torch.full((2, 6, 9), 0.7), "sum to 1.4 to 1.4 over classes; expected 1"),
         (torch.stack([torch.full((6, 9), 1.5), torch.full((6, 9), -0.5)]), "none below 0"),
     ],

@@ -133,7 +133,7 @@ def test_the_two_strides_are_two_networks():
 @torch.no_grad()
 def test_scores_are_the_sum_of_four_dilated_convolutions():
     network = create()
-    features, scores = network(noise(2, 3, 65, 97))
+    features, scores, _ = network(noise(2, 3, 65, 97))
     parts = [
         F.conv2d(features, branch.weight, branch.bias, padding=rate, dilation=rate)
         for branch, rate in zip(network.aspp, (6, 12, 18, 24), strict=True)

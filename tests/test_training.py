@@ -313,7 +313,7 @@ def test_a_second_stage_resumes_to_the_same_bits(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize("layer", ["trnk", "", "segmenter.trunk", "trunk.9"])
 def test_a_layer_that_cannot_be_frozen_is_named_beside_those_that_can(folder: Path, tmp_path: Path, layer: str) -> None:
     with pytest.raises(
-        UserError, match=rf"names '{layer}'; this segmenter's layers are trunk, head; and there is fusion"
+        UserError, match=rf"names '{layer}'; this segmenter's layers are trunk, head; and there are segmenter, which"
     ):
         train(settings(folder, freeze=[layer]), tmp_path / "run", say=quiet)
 

@@ -17,12 +17,14 @@ from scaleseg.devices import explained
 from scaleseg.errors import UserError, choose
 from scaleseg.images import IMAGE_SUFFIXES
 from scaleseg.model import ScaleAware
-from scaleseg.segmentation import Segmentation, segment
+from scaleseg.refine import Refine
+from scaleseg.segmentation import Segmentation, choose_refine, segment
 
 __all__ = ["OUTPUTS", "Item", "Outcome", "find_images", "segment_files"]
 
-OUTPUTS = ("masks", "overlays", "weights")
-"""Folders that `segment_files` fills: palette PNGs of class ids; drawings; a PNG strip and a lossless .npz of the weights."""
+OUTPUTS = ("masks", "overlays", "weights", "edges")
+"""Folders that `segment_files` fills: palette PNGs of class ids; drawings; a PNG strip and a lossless .npz of the weights;
+PNG and .npz of a learned edge map."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,22 @@ def segment_files(
     items: Sequence[Item],
     out: Path,
     *,
-    save: Iterable[str] = OUTPUTS,
+    save: Iterable[str] = OUTPUTS[:3],
     precision: str = "auto",
+    refine: str | Refine | None = None,
     report: Callable[[Item, str | None], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Segment each item and write its files under `out`; `report` hears of each, with the reason if it failed."""
+    """Segment each item and write its files under `out`.
+
+    `report` hears of each, with the reason if it failed; `tell` hears what a refinement has to say of one.
+    """
     wanted = [choose("--save", kind, OUTPUTS) for kind in save]
+    if "edges" in wanted and model.edge_net is None:
+        raise UserError(
+            "--save names edges, but this model learned none (model.edge_net=true in training); leave edges out"
+        )
+    sharpen = choose_refine(model, refine)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,7 +94,10 @@ def segment_files(
         problem = None
         try:
             with explained(model.mean.device, f"shrink {item.source}, or choose another --device"):  # drawing, too
-                _write(segment(model, item.source, precision=precision), out, item.name, wanted)
+                result = segment(model, item.source, precision=precision, refine=sharpen)
+                _write(result, out, item.name, wanted)
+            if result.note and tell:
+                tell(f"{item.source}: {result.note}")
             done.append(item)
         except UserError as error:
             problem = str(error)
@@ -104,6 +119,11 @@ def _write(result: Segmentation, out: Path, name: str, wanted: list[str]) -> Non
             content = io.BytesIO()
             np.savez_compressed(content, scale_weights=result.scale_weights.numpy(), scales=np.array(result.scales))
             _save(out / "weights" / f"{name}.npz", content.getvalue())
+        if "edges" in wanted and result.edges is not None:
+            _save(out / "edges" / f"{name}.png", _png(result.edges_image()))
+            content = io.BytesIO()
+            np.savez_compressed(content, edges=result.edges.numpy())
+            _save(out / "edges" / f"{name}.npz", content.getvalue())
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "make room there" if full else "choose another --out"

@@ -75,6 +75,8 @@ def build(config: Config) -> ScaleAware:
         attention_dropout=settings.attention_dropout,
         attention_kernel=settings.attention_kernel,
         attention_layers=settings.attention_layers,
+        edge_net=settings.edge_net,
+        refine=config.refine,
         options=settings.options,
     )
 
@@ -92,8 +94,8 @@ def start_from(model: ScaleAware, name: str | Path) -> Started:
     """Take another checkpoint's parameters and normalisation.
 
     Fresh are the head where the classes differ, layers that the other network has not (FCN-16s started from FCN-32s,
-    MSc from LargeFOV) and whatever has another shape (attention for other scales); a trunk that does not fit is a
-    UserError.
+    MSc from LargeFOV), an edge map to learn, and whatever has another shape (attention for other scales); a trunk that does
+    not fit is a UserError.
     """
     folder = locate(name)
     tensors, own = read_tensors(folder), model.state_dict()
@@ -112,7 +114,7 @@ def start_from(model: ScaleAware, name: str | Path) -> Started:
     if any(key.startswith("fusion.") and key not in taken for key in own):  # half of a head is worth nothing
         taken = {key: tensor for key, tensor in taken.items() if not key.startswith("fusion.")}
     fresh = tuple(key for key in own if key not in taken)
-    stuck = [key for key in fresh if not key.startswith((*heads, "fusion."))]
+    stuck = [key for key in fresh if not key.startswith((*heads, "fusion.", "edge_net."))]
     if stuck:
         raise UserError(
             f"train.init_from={name} is another network: {', '.join(stuck[:4])} are not in it or differ in shape or type"
@@ -193,7 +195,7 @@ def read_config(folder: Path) -> Config:
         raise UserError(
             f"{folder}/config.json has format {document.get('format')!r}; this version reads {FORMAT}: update scaleseg"
         )
-    parts: dict[str, Any] = {key: document[key] for key in ("model", "data", "train") if key in document}
+    parts: dict[str, Any] = {key: document[key] for key in ("model", "data", "train", "refine") if key in document}
     try:
         parts["data"]["label_map"] = {int(key): value for key, value in parts["data"].get("label_map", {}).items()}
     except (KeyError, ValueError, AttributeError, TypeError) as error:

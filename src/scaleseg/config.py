@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scaleseg.errors import UserError, choose
 
-__all__ = ["Config", "DataConfig", "ModelConfig", "TrainConfig", "merge", "to_dict"]
+__all__ = ["Config", "DataConfig", "ModelConfig", "RefineConfig", "TrainConfig", "merge", "to_dict"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class ModelConfig:
     attention_dropout: float = 0.5
     attention_kernel: int = 3  # side of the head's first convolution: 3 or 1
     attention_layers: int = 2  # 2, or 1: one convolution straight to the logits
+    edge_net: bool = False  # learn an edge map beside the scores, for --refine domain-learned
     options: dict[str, Any] = field(
         default_factory=dict
     )  # the segmenter's own, such as pool5a, features or output_stride
@@ -74,7 +75,7 @@ class TrainConfig:
     class_weights: Any = None  # null, auto (from the data's frequencies) or one number a class
     freeze_bn: bool = True  # of a pretrained trunk
     init_from: str | None = None  # start from this checkpoint; what it lacks or has other classes for starts fresh
-    freeze: tuple[str, ...] = ()  # layers of the segmenter that stay as they are, such as trunk, fc6; or fusion
+    freeze: tuple[str, ...] = ()  # layers that stay as they are, such as trunk or fc6; segmenter: all; fusion
     seed: int = 0
     precision: str = "auto"  # float32, bf16 or auto (bf16 where it was measured to help)
     log_every: int = 10
@@ -85,12 +86,32 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class RefineConfig:
+    """What `--refine crf`, `domain` and `domain-learned` do; refine-search finds what suits a model."""
+
+    bi_w: float = 4.0  # crf: weight of the appearance kernel; this and the next four are DeepLab-LargeFOV's
+    bi_xy_std: float = 121.0  # crf: its reach, in pixels
+    bi_rgb_std: float = 5.0  # crf: its tolerance, in grey levels
+    pos_w: float = 3.0  # crf: weight of the smoothness kernel
+    pos_xy_std: float = 3.0  # crf: its reach, in pixels
+    crf_iterations: int = 10  # crf: rounds of mean field
+    crf_max_pixels: int = 2_000_000  # crf: a larger image is refined at this many pixels, and the change enlarged
+    sigma_s: float = 50.0  # domain: reach, in pixels
+    sigma_r: float = 0.5  # domain: an edge of this much counts; grey levels from 0 to 1, summed over R, G and B
+    learned_sigma_s: float = 100.0  # domain-learned, in training too: reach, in pixels
+    learned_sigma_r: float = 1.0  # domain-learned, in training too: an edge of this much counts
+    iterations: int = 3  # domain, domain-learned: rounds of four sweeps
+    min_weight: float = 0.0  # domain, domain-learned: what passes even the strongest edge
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that repeats a run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
 
 
 def merge(*parts: Mapping[str, Any]) -> Config:

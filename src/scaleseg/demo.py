@@ -23,7 +23,7 @@ from scaleseg.checkpoint import load
 from scaleseg.devices import choose_device, describe, place
 from scaleseg.errors import UserError
 from scaleseg.images import draw_weights, palette
-from scaleseg.segmentation import Segmentation, segment
+from scaleseg.segmentation import Segmentation, choose_refine, segment
 
 __all__ = ["demo"]
 
@@ -75,6 +75,7 @@ def demo(
     model: str = MODEL,
     images: Sequence[Path] = (),
     device: str = "auto",
+    refine: str = "none",
     say: Callable[[str], None] = print,
 ) -> Path:
     """Segment free photographs (or `images`) into the folder `out`; the path of its `index.html` is returned.
@@ -86,15 +87,18 @@ def demo(
     photos = _named(images) if images else _bundled()
     where = choose_device(device)
     network = place(load(model), where)
-    say(f"model {model} on {describe(where)}")
+    sharpen = choose_refine(network, refine)
+    say(f"model {model} on {describe(where)}; refine: {refine}")
     shown, results = [], {}
     for name, path in photos.items():
-        result = segment(network, path)
+        result = segment(network, path, refine=sharpen)
+        if result.note:
+            say(f"  {name}: {result.note}")
         results[name] = result.shares()
         shown.append(_reduced(name, "" if images else BUNDLED[name], result))
         _write(out, _pictures(name, result))
         say(f"  {name}: " + ", ".join(f"{label} {_percent(share)}" for label, share in results[name].items()))
-    page = _page(render, shown, model, network.scales, _command(model, images))
+    page = _page(render, shown, model, network.scales, _command(model, images, refine))
     _write(out, {"results.json": json.dumps(results, indent=2) + "\n", "index.html": page})
     say(f"open {out / 'index.html'}")
     return out / "index.html"
@@ -253,10 +257,10 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _command(model: str, images: Sequence[Path]) -> str:
+def _command(model: str, images: Sequence[Path], refine: str) -> str:
     """What was typed, without folders of the images: the page is for handing on."""
-    words = ["scaleseg", "demo", *(["--model", model] if model != MODEL else []), *(Path(path).name for path in images)]
-    return shlex.join(words)
+    options = [*(["--model", model] if model != MODEL else []), *(["--refine", refine] if refine != "none" else [])]
+    return shlex.join(["scaleseg", "demo", *options, *(Path(path).name for path in images)])
 
 
 def _css(colour: UInt8[np.ndarray, "3"]) -> str:

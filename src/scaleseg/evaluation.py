@@ -10,9 +10,10 @@ from scaleseg.datasets import Dataset
 from scaleseg.devices import explained, out_of_reach, worker_start
 from scaleseg.errors import UserError, as_raised
 from scaleseg.geometry import IGNORE
-from scaleseg.metrics import Confusion, Metrics
+from scaleseg.metrics import TRIMAP, Confusion, Metrics, near_borders
 from scaleseg.model import ScaleAware
-from scaleseg.segmentation import predict
+from scaleseg.refine import Refine
+from scaleseg.segmentation import at_image, choose_refine, predict
 
 __all__ = ["Counts", "count", "evaluate"]
 
@@ -22,11 +23,15 @@ def evaluate(
     dataset: Dataset,
     *,
     precision: str = "float32",
+    refine: str | Refine | None = None,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
-    """mIoU and its kin, with the mIoU of each scale's own scores beside the merged. Published figures use float32."""
-    metrics = count(model, dataset, precision=precision, workers=workers, progress=progress).metrics()
+    """mIoU and its kin, with the mIoU of each scale's own scores beside the merged. Published figures use float32.
+
+    `refine`, as for `segment`, works on the merged scores alone.
+    """
+    metrics = count(model, dataset, precision=precision, refine=refine, workers=workers, progress=progress).metrics()
     if not metrics.pixels:
         raise UserError(
             f"the {len(dataset)} photographs have no labelled pixel (all void, {IGNORE}), so there is nothing to measure; "
@@ -40,18 +45,23 @@ class Counts:
     """Hits and misses of the merged scores and of each scale's own; those of parts of a dataset can be added up."""
 
     fused: Confusion
+    trimap: Confusion
+    """Of the merged scores, within `metrics.TRIMAP` pixels of a label border."""
     per_scale: dict[str, Confusion]
     classes: tuple[str, ...]
 
     @property
     def all(self) -> list[Confusion]:
         """Every confusion matrix."""
-        return [self.fused, *self.per_scale.values()]
+        return [self.fused, self.trimap, *self.per_scale.values()]
 
     def metrics(self) -> Metrics:
         """The figures."""
         each = {scale: confusion.metrics(self.classes).mIoU for scale, confusion in self.per_scale.items()}
-        return replace(self.fused.metrics(self.classes), per_scale=each)
+        trimap = self.trimap.metrics(self.classes)
+        return replace(
+            self.fused.metrics(self.classes), per_scale=each, trimap_mIoU=trimap.mIoU if trimap.pixels else None
+        )
 
 
 def count(
@@ -59,6 +69,7 @@ def count(
     dataset: Dataset,
     *,
     precision: str = "float32",
+    refine: str | Refine | None = None,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Counts:
@@ -73,13 +84,17 @@ def count(
             f"the data's classes are in another order ({', '.join(dataset.classes[:8])}) than the model's "
             f"({', '.join(model.classes[:8])}); give data.classes in the model's order, with data.label_map"
         )
-    per_scale = {f"{scale:g}": Confusion(len(model.classes)) for scale in model.scales}
-    counts = Counts(Confusion(len(model.classes)), per_scale, model.classes)
+    sharpen = choose_refine(model, refine)
+    known = len(model.classes)
+    per_scale = {f"{scale:g}": Confusion(known) for scale in model.scales}
+    counts = Counts(Confusion(known), Confusion(known), per_scale, model.classes)
     for done, (image, labels) in enumerate(_pairs(dataset, workers), start=1):
         with explained(model.mean.device, f"shrink {dataset.names[done - 1]}, or choose another --device"):
             prediction = predict(model, image, precision=precision)
             truth = labels.numpy()
-            counts.fused.add(truth, prediction.at()[0].argmax(dim=0).cpu().numpy())
+            chosen = at_image(prediction, image, sharpen).argmax(dim=0).cpu().numpy()
+            counts.fused.add(truth, chosen)
+            counts.trimap.add(truth, chosen, near_borders(truth, TRIMAP))
             for confusion, scores in zip(per_scale.values(), prediction.per_scale, strict=True):
                 confusion.add(truth, prediction.grid.to_image(scores)[0].argmax(dim=0).cpu().numpy())
         if progress:

@@ -2,7 +2,8 @@
 
 Each is a sum over valid pixels, divided by the number of valid pixels of the whole batch. Where 1/scale is a whole
 number, labels are subsampled to that scale's own grid; otherwise its scores are brought to the merged grid (as the
-authors' network does for 0.75). With one scale there is one cross entropy.
+authors' network does for 0.75). With one scale there is one cross entropy. Where a filter comes behind the merged scores
+(the learned domain transform), the first cross entropy is that of the filtered ones, at the image's own size.
 """
 
 from collections.abc import Sequence
@@ -45,10 +46,14 @@ def scale_aware_loss(
     *,
     extra_supervision: bool = True,
     class_weights: Float[Tensor, "classes"] | None = None,
+    filtered: Float[Tensor, "n classes H W"] | None = None,
 ) -> Float[Tensor, ""]:
-    """1 + S cross entropies of a `Prediction`; labels at the image's size, 255 = void. No valid pixel: 0."""
+    """1 + S cross entropies of a `Prediction`; labels at the image's size, 255 = void. No valid pixel: 0.
+
+    `filtered` are merged scores at the image's size behind a filter; they then stand for the prediction's own.
+    """
     return scale_aware_losses(
-        prediction, labels, extra_supervision=extra_supervision, class_weights=class_weights
+        prediction, labels, extra_supervision=extra_supervision, class_weights=class_weights, filtered=filtered
     ).total
 
 
@@ -59,26 +64,29 @@ def scale_aware_losses(
     extra_supervision: bool = True,
     class_weights: Float[Tensor, "classes"] | None = None,
     valid: Sequence[int] | None = None,
+    filtered: Float[Tensor, "n classes H W"] | None = None,
 ) -> Losses:
     """The parts one by one; `valid` are the whole batch's pixel counts (`count_valid`) if this is a part of a batch."""
     grid = prediction.grid
-    sizes = _label_sizes(grid, extra_supervision)
-    counts = valid if valid is not None else count_valid(grid, labels, extra_supervision=extra_supervision)
-    maps = [prediction.scores, *(prediction.per_scale if len(sizes) > 1 else ())]
+    at = _labels(grid, labels, extra_supervision, at_image=filtered is not None)
+    counts = valid if valid is not None else [_count(wanted) for wanted in at]
+    merged = prediction.scores if filtered is None else filtered
+    maps = [merged, *(prediction.per_scale if len(at) > 1 else ())]
     parts = []
-    for scores, size, count in zip(maps, sizes, counts, strict=True):
+    for scores, wanted, count in zip(maps, at, counts, strict=True):
+        size = wanted.shape[-2], wanted.shape[-1]
         resized = resize(scores.float(), size, align_corners=grid.align_corners)
         weight = None if class_weights is None else class_weights.to(resized)
-        summed = F.cross_entropy(
-            resized, grid.labels_at(labels, size), weight=weight, ignore_index=IGNORE, reduction="sum"
-        )
+        summed = F.cross_entropy(resized, wanted, weight=weight, ignore_index=IGNORE, reduction="sum")
         parts.append(summed / max(count, 1))
     return Losses(torch.stack(parts).sum(), parts[0].detach(), tuple(part.detach() for part in parts[1:]))
 
 
-def count_valid(grid: Grid, labels: Int64[Tensor, "n H W"], *, extra_supervision: bool = True) -> list[int]:
-    """How many pixels each of the cross entropies averages over."""
-    return [int((grid.labels_at(labels, size) != IGNORE).sum()) for size in _label_sizes(grid, extra_supervision)]
+def count_valid(
+    grid: Grid, labels: Int64[Tensor, "n H W"], *, extra_supervision: bool = True, filtered: bool = False
+) -> list[int]:
+    """How many pixels each of the cross entropies averages over; `filtered`: whether a filter comes before the first."""
+    return [_count(wanted) for wanted in _labels(grid, labels, extra_supervision, at_image=filtered)]
 
 
 def class_weights(pixels: Sequence[int], present: Sequence[int]) -> Float[Tensor, "classes"]:
@@ -96,11 +104,17 @@ def class_weights(pixels: Sequence[int], present: Sequence[int]) -> Float[Tensor
     return torch.where(there, scaled, 1.0).float()
 
 
-def _label_sizes(grid: Grid, extra_supervision: bool) -> list[Size]:
-    """The grid on which each cross entropy compares: the merged one's, then each scale's."""
-    if not extra_supervision or len(grid.scales) == 1:
-        return [grid.fused]
-    return [grid.fused, *(grid.score_size(s) if _is_whole(1 / s) else grid.fused for s in grid.scales)]
+def _labels(grid: Grid, labels: Tensor, extra_supervision: bool, *, at_image: bool) -> list[Tensor]:
+    """The labels that each cross entropy compares with: on the merged grid or the image's own, then each scale's."""
+    sizes: list[Size] = []
+    if extra_supervision and len(grid.scales) > 1:
+        sizes = [grid.score_size(scale) if _is_whole(1 / scale) else grid.fused for scale in grid.scales]
+    first = labels if at_image else grid.labels_at(labels, grid.fused)
+    return [first, *(grid.labels_at(labels, size) for size in sizes)]
+
+
+def _count(labels: Tensor) -> int:
+    return int((labels != IGNORE).sum())
 
 
 def _is_whole(number: float) -> bool:

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scaleseg.config import ModelConfig
+from scaleseg.config import ModelConfig, RefineConfig
 from scaleseg.errors import UserError
 from scaleseg.fusion import Fusion, create_fusion
 from scaleseg.geometry import Grid, Size, pad, resize
+from scaleseg.refine import EdgeNet
 from scaleseg.segmenters import Normalization, Segmenter, create_segmenter, list_segmenters
 
 __all__ = ["Prediction", "ScaleAware", "create_model", "list_models", "list_segmenters"]
@@ -31,6 +32,8 @@ class Prediction(NamedTuple):
     """Each scale's own scores, each on its own grid."""
     grid: Grid
     """How all of these lie on the image."""
+    edges: Float[Tensor, "n H W"] | None = None
+    """At the image's size, 0 or more: the learned edge map of a model that has one."""
 
     def at(self, size: Size | None = None) -> Float[Tensor, "n classes H W"]:
         """The merged scores at the image's own size, or at another (rows, columns) of the whole image."""
@@ -42,6 +45,7 @@ class ScaleAware(nn.Module):
     """A segmenter applied to several scales, and a fusion. Buffers hold the normalisation that its parameters expect.
 
     `settings` say how `create_model` builds such a model again, without parameters; None where it was built by hand.
+    `refine` are the settings of refinement that were found to suit these parameters.
     """
 
     mean: Tensor
@@ -55,6 +59,9 @@ class ScaleAware(nn.Module):
         scales: Sequence[float],
         classes: Sequence[str],
         settings: ModelConfig | None = None,
+        *,
+        edge_net: EdgeNet | None = None,
+        refine: RefineConfig | None = None,
     ) -> None:
         super().__init__()
         _check_scales(scales)
@@ -63,6 +70,8 @@ class ScaleAware(nn.Module):
         self.scales = tuple(float(scale) for scale in scales)
         self.classes = tuple(classes)
         self.settings = settings
+        self.edge_net = edge_net
+        self.refine = refine or RefineConfig()
         self._set_normalization(segmenter.normalization)
 
     def grid(self, size: Size) -> Grid:
@@ -74,11 +83,16 @@ class ScaleAware(nn.Module):
         padded = pad(self.normalize(images), grid.padded)
         per_scale: list[Tensor] = []
         embedded: list[Tensor | None] = []
+        edges = None
         for index, scale in enumerate(self.scales):
-            dense = self.segmenter(resize(padded, grid.input_size(scale), align_corners=grid.align_corners))
+            tapped = self.edge_net is not None and scale == max(self.scales)
+            network = self.segmenter.tapped if tapped else self.segmenter
+            dense = network(resize(padded, grid.input_size(scale), align_corners=grid.align_corners))
+            if tapped and self.edge_net is not None:
+                edges = self.edge_net(dense.taps, grid)
             embedded.append(self.fusion.embed(self._merged(dense.features, grid), index))
             per_scale.append(dense.scores)
-        return self.fuse(per_scale, embedded, grid)
+        return self.fuse(per_scale, embedded, grid)._replace(edges=edges)
 
     def fuse(self, per_scale: Sequence[Tensor], embedded: Sequence[Tensor | None], grid: Grid) -> Prediction:
         """Eq. 1: at every pixel, the sum over scales of weight times score."""
@@ -91,8 +105,10 @@ class ScaleAware(nn.Module):
         return ((images - self.mean) / self.std)[:, self.order]
 
     def fresh(self) -> list[str]:
-        """Names of the parameters that are not pretrained: the segmenter's fresh ones and all of the fusion's."""
-        own = {id(parameter) for parameter in self.segmenter.fresh()} | {id(p) for p in self.fusion.parameters()}
+        """Names of the parameters that are not pretrained: the segmenter's fresh ones, all of the fusion's and the edge map's."""
+        parts = [self.fusion, *([] if self.edge_net is None else [self.edge_net])]
+        own = {id(parameter) for parameter in self.segmenter.fresh()}
+        own |= {id(parameter) for part in parts for parameter in part.parameters()}
         return [name for name, parameter in self.named_parameters() if id(parameter) in own]
 
     def _merged(self, maps: Tensor, grid: Grid) -> Tensor:
@@ -122,12 +138,15 @@ def create_model(
     attention_dropout: float = 0.5,
     attention_kernel: int = 3,
     attention_layers: int = 2,
+    edge_net: bool = False,
     options: dict[str, Any] | None = None,
+    refine: RefineConfig | None = None,
 ) -> ScaleAware:
     """A model by names. `pretrained` is a path, `imagenet` or `none`: parameters are never random by accident.
 
     Give `classes` (their names) or `num_classes` (they are then called "0", "1", ...).
     `options` are the segmenter's own settings, such as `{"output_stride": 8}` of lite0 or `{"pool5a": True}` of largefov.
+    `edge_net` adds an edge map to learn, for the domain transform; `refine` are the settings of refinements.
     """
     if isinstance(classes, str):
         raise UserError(f"classes is {classes!r}, one text; give a list of names, such as [{classes!r}]")
@@ -143,8 +162,20 @@ def create_model(
         network.load_pretrained(pretrained)
     head = (attention_width, attention_dropout, attention_kernel, attention_layers)
     rule = create_fusion(fusion, len(scales), network.num_features, *head)
-    settings = ModelConfig(segmenter, fusion, tuple(map(float, scales)), "none", *head, deepcopy(options or {}))
-    return ScaleAware(network, rule, scales, names, settings)
+    settings = ModelConfig(
+        segmenter, fusion, tuple(map(float, scales)), "none", *head, edge_net, deepcopy(options or {})
+    )
+    edges = _edge_net(network, segmenter) if edge_net else None
+    return ScaleAware(network, rule, scales, names, settings, edge_net=edges, refine=refine)
+
+
+def _edge_net(network: Segmenter, name: str) -> EdgeNet:
+    if not network.taps:
+        raise UserError(
+            f"model.edge_net is true, but {name} has no inner maps that lie on the image; choose another segmenter, such as "
+            "largefov or lite0"
+        )
+    return EdgeNet(network.taps)
 
 
 def _check_scales(scales: Sequence[float]) -> None:

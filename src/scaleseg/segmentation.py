@@ -9,11 +9,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from scaleseg.devices import autocast, choose_precision, explained, memory_format
-from scaleseg.images import draw_overlay, draw_weights, label_image, read, to_tensor
+from scaleseg.devices import explained
+from scaleseg.engines import Engine, TorchEngine
+from scaleseg.errors import UserError
+from scaleseg.images import draw_edges, draw_overlay, draw_weights, label_image, read, to_tensor
 from scaleseg.model import Prediction, ScaleAware
+from scaleseg.refine import Refine, create_refine
 
-__all__ = ["Segmentation", "predict", "segment"]
+__all__ = ["Segmentation", "at_image", "choose_refine", "predict", "segment"]
 
 Input = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -29,6 +32,10 @@ class Segmentation:
     """The weights behind the class chosen at each pixel; they sum to 1 over scales."""
     classes: tuple[str, ...]
     scales: tuple[float, ...]
+    edges: Float[Tensor, "H W"] | None = None
+    """The learned edge map of a model that has one: 0 or more."""
+    note: str = ""
+    """What a refinement has to say of this image, such as that it worked at a smaller size."""
 
     def shares(self) -> dict[str, float]:
         """The share of the image that each class covers, largest first; classes that are not there are left out."""
@@ -50,41 +57,68 @@ class Segmentation:
         """One map a scale, side by side; dark 0, yellow 1."""
         return draw_weights(self.scale_weights)
 
+    def edges_image(self) -> Image.Image:
+        """The learned edges, dark on white; ValueError for a model without an edge map."""
+        if self.edges is None:
+            raise ValueError("this segmentation has no edges; its model was made without edge_net")
+        return draw_edges(self.edges)
 
-def segment(model: ScaleAware, image: Input, *, precision: str = "auto") -> Segmentation:
+
+def segment(
+    model: ScaleAware,
+    image: Input,
+    *,
+    precision: str = "auto",
+    refine: str | Refine | None = None,
+    engine: Engine | None = None,
+) -> Segmentation:
     """Segment a path, a PIL image, an (H, W, 3) or (H, W) uint8 array or a (3, H, W) uint8 tensor.
 
-    `precision` is `auto` (bf16 where it was measured to help), `float32` or `bf16`. Raises UserError for a file that
-    cannot be read or an image too large for the device, ValueError for an array that is no uint8 image.
+    `precision` is `auto` (bf16 where it was measured to help), `float32` or `bf16`; `refine` is one of
+    `refine.REFINEMENTS`, with the settings `model.refine`, or a refinement itself. An `engine` made for this model computes
+    instead of PyTorch, in its own precision. Raises UserError for a file that cannot be read or an image too large for the
+    device, ValueError for an array that is no uint8 image.
     """
     name = image if isinstance(image, str | Path) else "the image"
+    sharpen = choose_refine(model, refine)
     with explained(model.mean.device, f"shrink {name}, or choose another --device"):
         pixels = _pixels(image)
-        prediction = _predict(model, pixels, precision)
-        labels = prediction.at()[0].argmax(dim=0).to(torch.uint8)
+        prediction = (engine or TorchEngine(model, precision))(pixels)
+        labels = at_image(prediction, pixels, sharpen).argmax(dim=0).to(torch.uint8)
         weights = _chosen_weights(prediction, labels)
-        return Segmentation(pixels, labels.cpu(), weights.cpu(), model.classes, model.scales)
+        edges = None if prediction.edges is None else prediction.edges[0].cpu()
+        note = sharpen.note((pixels.shape[1], pixels.shape[2])) if sharpen else ""
+        return Segmentation(pixels, labels.cpu(), weights.cpu(), model.classes, model.scales, edges, note)
+
+
+def choose_refine(model: ScaleAware, refine: str | Refine | None) -> Refine | None:
+    """A refinement by name, with the model's settings; UserError if this model cannot do it."""
+    if not isinstance(refine, str):
+        return refine
+    if refine == "domain-learned" and model.edge_net is None:
+        raise UserError(
+            "--refine is domain-learned, but this model learned no edges (model.edge_net=true in training); choose none, crf "
+            "or domain"
+        )
+    return create_refine(refine, model.refine)
+
+
+def at_image(
+    prediction: Prediction, image: UInt8[Tensor, "3 H W"], refine: Refine | None = None
+) -> Float[Tensor, "classes H W"]:
+    """One image's merged scores at its own size; if refined, probabilities."""
+    scores = prediction.at()[0]
+    if refine is None:
+        return scores
+    return refine(
+        scores.softmax(dim=0), image.to(scores.device), None if prediction.edges is None else prediction.edges[0]
+    )
 
 
 def predict(model: ScaleAware, image: UInt8[Tensor, "3 H W"], *, precision: str = "auto") -> Prediction:
     """The model's prediction, in float32, of one RGB image, on the model's device; UserError if it is too large there."""
     with explained(model.mean.device, "shrink the image, or choose another --device"):
-        return _predict(model, image, precision)
-
-
-@torch.inference_mode()
-def _predict(model: ScaleAware, image: Tensor, precision: str) -> Prediction:
-    was_training, device = model.training, model.mean.device
-    chosen = choose_precision(precision, device, helps=model.segmenter.bf16_helps)
-    batch = (image.to(device).float() / 255)[None].contiguous(memory_format=memory_format(device))
-    model.eval()
-    try:
-        with autocast(device, chosen):
-            prediction = model(batch)
-    finally:
-        model.train(was_training)
-    per_scale = tuple(scores.float() for scores in prediction.per_scale)
-    return Prediction(prediction.scores.float(), prediction.scale_weights.float(), per_scale, prediction.grid)
+        return TorchEngine(model, precision)(image)
 
 
 def _chosen_weights(prediction: Prediction, labels: Tensor) -> Float[Tensor, "scales H W"]:

@@ -5,7 +5,7 @@ import threading
 
 import typer
 
-from scaleseg.cli import ablate, convert, data, look, run
+from scaleseg.cli import ablate, convert, data, look, refine, run
 from scaleseg.errors import UserError
 
 __all__ = ["app", "run_verb"]
@@ -22,6 +22,7 @@ app = typer.Typer(
 run.add_to(app)
 look.add_to(app)
 ablate.add_to(app)
+refine.add_to(app)
 convert.add_to(app)
 app.add_typer(data.app, name="data")
 

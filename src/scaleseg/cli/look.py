@@ -26,11 +26,14 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("scaleseg-demo"),
     model: Annotated[str, typer.Option(help="A checkpoint folder, a bundled name, or a Hub id.")] = "voc-animals-lite",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    refine: Annotated[
+        str, typer.Option(help="none, crf, domain, or domain-learned: sharper edges, after the network.")
+    ] = "none",
 ) -> None:
     """Segment real photographs with the bundled model and write a page that shows which scale was believed where."""
     from scaleseg.demo import demo as show
 
-    show(out, model=model, images=images or [], device=device, say=say)
+    show(out, model=model, images=images or [], device=device, refine=refine, say=say)
 
 
 def list_names(

@@ -17,6 +17,9 @@ __all__ = ["add_to"]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value, such as train.steps=100.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a bundled name, or a Hub id.")]
+Refinement = Annotated[
+    str, typer.Option(help="none, crf, domain, or domain-learned: sharper edges, after the network.")
+]
 Precision = Annotated[str, typer.Option(help="float32, bf16 or auto (bf16 where it was measured to help).")]
 
 
@@ -60,6 +63,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     precision: Precision = "float32",
+    refine: Refinement = "none",
 ) -> None:
     """Measure a model: mIoU over a whole dataset, each photograph at its own resolution."""
     from scaleseg import atomic
@@ -69,20 +73,25 @@ def evaluate(
     from scaleseg.devices import choose_device, describe, place
     from scaleseg.evaluation import evaluate as measure
     from scaleseg.recipes import override
+    from scaleseg.segmentation import choose_refine
 
     folder = locate(checkpoint)  # once: a Hub id could mean another commit the next time
     config = override(to_dict(read_config(folder)), overrides or [])
     measured = open_evaluation(config.data)
     where = choose_device(device)
     model = place(load(folder, config.model), where)
-    say(f"{measured.note}; {describe(where)}, {precision}")
+    model.refine = config.refine
+    sharpen = choose_refine(model, refine)
+    say(f"{measured.note}; {describe(where)}, {precision}; refine: {sharpen or 'none'}")
     with bar("evaluating", len(measured.dataset)) as advance:
-        metrics = measure(model, measured.dataset, precision=precision, progress=lambda done, total: advance())
+        metrics = measure(
+            model, measured.dataset, precision=precision, refine=sharpen, progress=lambda done, total: advance()
+        )
     _print_metrics(metrics)
     if json_file:
         document = {
             **metrics.to_dict(), "checkpoint": checkpoint, "overrides": overrides or [], "precision": precision,
-            "device": describe(where), "note": measured.note,
+            "refine": repr(sharpen) if sharpen else "none", "device": describe(where), "note": measured.note,
         }  # fmt: skip
         try:
             atomic.write(json_file, json.dumps(document, indent=2) + "\n")
@@ -94,7 +103,7 @@ def predict(
     checkpoint: Checkpoint,
     inputs: Annotated[list[str], typer.Argument(help="Image files, folders (with all below them) or globs.")],
     out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)] = ...,  # type: ignore[assignment]
-    save: Annotated[str, typer.Option(help="Which of masks, overlays and weights to write, by comma.")] = (
+    save: Annotated[str, typer.Option(help="Which of masks, overlays, weights and edges to write, by comma.")] = (
         "masks,overlays,weights"
     ),
     layout: Annotated[
@@ -108,6 +117,7 @@ def predict(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    refine: Refinement = "none",
 ) -> None:
     """Segment photographs: masks, overlays, and which scale was believed where."""
     from scaleseg.batch import Item, find_images, segment_files
@@ -126,7 +136,7 @@ def predict(
         check_classes(model.classes)
         items, save = select(items, ids), "masks"
     exact = choose_precision(precision, where, helps=model.segmenter.bf16_helps)
-    say(f"{len(items)} {'image' if len(items) == 1 else 'images'}, {describe(where)}, {exact}")
+    say(f"{len(items)} {'image' if len(items) == 1 else 'images'}, {describe(where)}, {exact}; refine: {refine}")
     with bar("predicting", len(items)) as advance:
 
         def report(item: Item, problem: str | None) -> None:
@@ -135,8 +145,9 @@ def predict(
                 say(f"scaleseg: skipped: {problem}", error=True)
 
         outcome = segment_files(
-            model, items, out, save=[kind.strip() for kind in save.split(",")], precision=exact, report=report
-        )
+            model, items, out, save=[kind.strip() for kind in save.split(",")], precision=exact, refine=refine,
+            report=report, tell=say,
+        )  # fmt: skip
     say(f"{len(outcome.done)} of {len(items)} images segmented into {out}/")
     if for_server and not outcome.failed:
         say(f"packed for the VOC server: {pack(out, items)}")
@@ -168,6 +179,14 @@ def _print_metrics(metrics: "Metrics") -> None:
     console.print(f"mIoU of each scale alone   {each}", highlight=False)
     console.print(
         f"mIoU {100 * metrics.mIoU:.2f} %   mAcc {100 * metrics.mAcc:.2f} %   aAcc {100 * metrics.aAcc:.2f} %   "
-        f"fwIoU {100 * metrics.fwIoU:.2f} %",
+        f"fwIoU {100 * metrics.fwIoU:.2f} %{_near_borders(metrics)}",
         highlight=False,
     )
+
+
+def _near_borders(metrics: "Metrics") -> str:
+    from scaleseg.metrics import TRIMAP
+
+    if metrics.trimap_mIoU is None:
+        return ""
+    return f"   mIoU within {TRIMAP} px of borders {100 * metrics.trimap_mIoU:.2f} %"

@@ -16,6 +16,8 @@ USES = {
     "demo": "photographs and page of `scaleseg demo`",
     "docs": "building the documentation",
     "data": "COCO's annotations for `scaleseg data prepare coco`",
+    "crf": "comparing our CRF with pydensecrf2 in tests and benchmarks/refine.py",
+    "filters": "comparing with OpenCV in tests and benchmarks/refine.py",
     "dev": "working on scaleseg itself",
 }
 """What an extra enables today. An extra that is not here is declared for a part that is not built yet."""

@@ -5,6 +5,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from scaleseg.geometry import Size
+
 __all__ = ["Refine", "check"]
 
 
@@ -18,6 +20,10 @@ class Refine(Protocol):
         image: UInt8[Tensor, "3 _ _"],
         edges: Float[Tensor, "_ _"] | None = None,
     ) -> Float[Tensor, "classes H W"]: ...
+
+    def note(self, size: Size) -> str:
+        """What an image of (rows, columns) does not get in full, in words for the user; '' if nothing."""
+        ...
 
 
 def check(
@@ -34,11 +40,12 @@ def check(
             )
     if edges is not None and not bool((edges >= 0).all()):
         raise ValueError("edges hold values below 0, or NaN")
+    total = probabilities.sum(dim=0)
+    if bool(((total - 1).abs() <= 1e-3).all()) and bool(probabilities.amin() >= 0):
+        return  # NaN and infinity would have shown in the sum
     if not bool(probabilities.isfinite().all()):
         raise ValueError("probabilities hold NaN or infinity")
-    total = probabilities.sum(dim=0)
-    if bool((probabilities < 0).any()) or bool(((total - 1).abs() > 1e-3).any()):
-        raise ValueError(
-            f"probabilities sum to {float(total.min()):.3g} to {float(total.max()):.3g} over classes; expected 1, none "
-            "below 0: apply softmax to scores first"
-        )
+    raise ValueError(
+        f"probabilities sum to {float(total.min()):.3g} to {float(total.max()):.3g} over classes; expected 1, none "
+        "below 0: apply softmax to scores first"
+    )

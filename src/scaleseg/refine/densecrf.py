@@ -61,12 +61,23 @@ class DenseCRF:
         """The refined probabilities, float32; `edges` are not looked at."""
         check(probabilities, image, edges)
         probabilities = probabilities.float()
-        rows, columns = image.shape[1:]
-        smaller = (rows * columns / self.max_pixels) ** 0.5
-        if smaller <= 1:
-            return self._infer(probabilities, image, 1.0)
-        size = ceil(rows / smaller), ceil(columns / smaller)
-        return self._carried_over(probabilities, image, size)
+        whole: Size = (image.shape[1], image.shape[2])
+        size = self._refined_at(whole)
+        return (
+            self._infer(probabilities, image, 1.0) if size == whole else self._carried_over(probabilities, image, size)
+        )
+
+    def note(self, size: Size) -> str:
+        """At how many pixels an image of (rows, columns) is refined; '' if at all of them."""
+        rows, columns = self._refined_at(size)
+        if (rows, columns) == size:
+            return ""
+        return f"refined at {columns} x {rows} of {size[1]} x {size[0]} pixels (max_pixels is {self.max_pixels:,})"
+
+    def _refined_at(self, size: Size) -> Size:
+        rows, columns = size
+        smaller = max((rows * columns / self.max_pixels) ** 0.5, 1.0)
+        return ceil(rows / smaller), ceil(columns / smaller)
 
     def _carried_over(self, probabilities: Tensor, image: Tensor, size: Size) -> Tensor:
         """Inference at a smaller size; the change of the log-probabilities is enlarged and added."""

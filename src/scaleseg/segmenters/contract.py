@@ -1,9 +1,10 @@
 """What a network for one scale promises, whichever it is, and the layer that every one of them ends with."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,8 @@ class Dense(NamedTuple):
     """What a fusion looks at: the last layer before the head, fc7 or its equivalent, unless an option says otherwise."""
     scores: Float[Tensor, "n classes h w"]
     """Before softmax ("logits")."""
+    taps: Mapping[str, Tensor] = MappingProxyType({})
+    """Inner maps by name, each (n, channels, rows, columns) on a grid of the whole input; filled by `Segmenter.tapped`."""
 
 
 class Segmenter(nn.Module, ABC):
@@ -50,6 +53,7 @@ class Segmenter(nn.Module, ABC):
         self.normalization = Normalization()
         self.fresh_layers: tuple[str, ...] = ()
         self.random_layers: tuple[str, ...] = ()
+        self.taps: dict[str, int] = {}  # inner layers that an edge map can be learned from, and their channels
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:
@@ -61,6 +65,20 @@ class Segmenter(nn.Module, ABC):
 
         Sets `normalization`, `fresh_layers`, and `random_layers`: what the file lacks and learns at the base rate.
         """
+
+    def tapped(self, images: Float[Tensor, "n 3 H W"]) -> Dense:
+        """The same answer with the maps of the layers that `taps` names."""
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Any:
+            return lambda layer, given, maps: found.__setitem__(name, maps)
+
+        hooks = [self.get_submodule(name).register_forward_hook(keep(name)) for name in self.taps]
+        try:
+            return self(images)._replace(taps=found)  # type: ignore[no-any-return]
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def fresh(self) -> Iterator[nn.Parameter]:
         """Parameters trained at `train.fresh_lr` times the learning rate: what makes scores, and what else starts at random."""

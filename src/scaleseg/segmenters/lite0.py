@@ -62,6 +62,7 @@ class Lite0(Segmenter):
         self.dropout = nn.Dropout(dropout)
         self.head = Head(num_features, num_classes)
         self.fresh_layers = ("head",)
+        self.taps = {f"trunk._blocks.{block}": channels for block, channels in ((0, 16), (2, 24), (4, 40))}
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:
         features = self.dropout(self.context(self.trunk(images)))

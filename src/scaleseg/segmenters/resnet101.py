@@ -50,6 +50,7 @@ class ResNet101(Segmenter):
         self.trunk = Trunk(stride_in)
         self.aspp = nn.ModuleList(Branch(self.num_features, num_classes, rate) for rate in RATES)
         self.fresh_layers = ("aspp",)
+        self.taps = {"trunk.layer1": 256, "trunk.layer2": 512}
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:
         features = self.trunk(images)

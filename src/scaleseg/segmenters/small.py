@@ -38,6 +38,7 @@ class Small(Segmenter):
         self.dropout = nn.Dropout(dropout)
         self.head = Head(num_features, num_classes)
         self.fresh_layers = ("head",)
+        self.taps = {"trunk.1": width, "trunk.3": 2 * width}
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Dense:
         features = self.dropout(self.trunk(images))

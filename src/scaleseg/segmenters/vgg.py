@@ -59,6 +59,7 @@ class ReducedVGG16(Segmenter):
         super().__init__()
         self.align_corners = pooling == 3
         self.trunk = _dilated(pool5a, pooling)
+        self.taps = {"trunk.relu2_2": 128, "trunk.relu3_3": 256, "trunk.relu4_3": 512}
         self.fc6 = nn.Conv2d(512, 1024, 3, padding=12, dilation=12)
         self.fc7 = nn.Conv2d(1024, 1024, 1)
         self.dropout = nn.Dropout(dropout)

@@ -23,6 +23,7 @@ from scaleseg.devices import autocast, choose_precision, describe, explained, me
 from scaleseg.errors import UserError
 from scaleseg.evaluation import count
 from scaleseg.loss import Losses, count_valid, scale_aware_losses
+from scaleseg.refine import learned_filter
 from scaleseg.training.loading import Batch, batches
 from scaleseg.training.optimizer import create_optimizer, freeze, freeze_batch_norm, rate, set_rate
 from scaleseg.training.processes import Processes, joined, launch
@@ -91,6 +92,7 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model, self.fresh = create(config, state, run, say)
         place(self.model, self.device)
+        self.filter = learned_filter(config.refine) if self.model.edge_net else None
         pretrained = config.model.pretrained != "none" or config.train.init_from is not None
         self.frozen = config.train.freeze_bn and pretrained
         if self.frozen:
@@ -162,7 +164,7 @@ class Trainer:
         freeze(self.model, settings.freeze)
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
         grid = self.model.grid((images.shape[-2], images.shape[-1]))
-        own = count_valid(grid, labels, extra_supervision=settings.extra_supervision)
+        own = count_valid(grid, labels, extra_supervision=settings.extra_supervision, filtered=self.filter is not None)
         valid: list[int] = self.processes.sum(torch.tensor(own)).tolist()
         cut = zip(images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True)
         remedy = "lower train.batch or data.crop, or raise train.accumulate"
@@ -187,12 +189,16 @@ class Trainer:
         values = (images.float() / 255).contiguous(memory_format=memory_format(self.device))
         with autocast(self.device, self.precision):
             prediction = self.model(values)
+        filtered = None
+        if self.filter and prediction.edges is not None:
+            filtered = self.filter.of_scores(prediction.grid.to_image(prediction.scores.float()), prediction.edges)
         losses = scale_aware_losses(
             prediction,
             labels,
             extra_supervision=self.config.train.extra_supervision,
             class_weights=self.class_weights,
             valid=valid,
+            filtered=filtered,
         )
         losses.total.backward()  # type: ignore[no-untyped-call]
         return Losses(losses.total.detach(), losses.fused, losses.per_scale)
@@ -214,7 +220,7 @@ class Trainer:
         processes = self.processes
         mine = Subset(self.dev_set, range(processes.rank, len(self.dev_set), processes.count))
         with processes.together():
-            counts = count(self.model, mine, workers=min(self.config.data.workers, 1))
+            counts = count(self.model, mine, refine=self.filter, workers=min(self.config.data.workers, 1))
         for confusion in counts.all:
             confusion.matrix = processes.sum(torch.from_numpy(confusion.matrix)).numpy()
             confusion.images = len(self.dev_set)

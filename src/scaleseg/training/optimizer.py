@@ -56,21 +56,23 @@ def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
 
 
 def freeze(model: ScaleAware, layers: Collection[str], fresh: Collection[str] = ()) -> None:
-    """Layers of the segmenter, by name, and `fusion`, stay as they are; dropout in them goes on, as at rate 0 in Caffe.
+    """Layers of the segmenter, all of it (`segmenter`) and `fusion` stay as they are; dropout goes on, as at rate 0 in Caffe.
 
     UserError for a layer that is not there, and for one with `fresh` parameters: random ones would stay random.
     """
+    parts = {"fusion": model.fusion, "segmenter": model.segmenter}
     for layer in layers:
         try:
-            module = model.fusion if layer == "fusion" else model.segmenter.get_submodule(layer or "?")
+            module = parts[layer] if layer in parts else model.segmenter.get_submodule(layer or "?")
         except AttributeError:
             known = ", ".join(
                 name for name, child in model.segmenter.named_children() if any(True for _ in child.parameters())
             )
             raise UserError(
-                f"train.freeze names {layer!r}; this segmenter's layers are {known}; and there is fusion"
+                f"train.freeze names {layer!r}; this segmenter's layers are {known}; and there are "
+                "segmenter, which is all of them, and fusion"
             ) from None
-        prefix = "fusion." if layer == "fusion" else f"segmenter.{layer}."
+        prefix = f"{layer}." if layer in parts else f"segmenter.{layer}."
         if random := [name for name in fresh if name.startswith(prefix)]:
             raise UserError(
                 f"train.freeze names {layer}, but {random[0]} starts at random and would never learn; leave {layer} out "

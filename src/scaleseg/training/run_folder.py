@@ -156,10 +156,16 @@ FREE = {
     "train.log_every", "train.validate_every", "train.save_every", "train.save_minutes", "train.keep",
 }  # fmt: skip
 
+AFTERWARDS = {
+    f"refine.{name}"
+    for name in ("bi_w", "bi_xy_std", "bi_rgb_std", "pos_w", "pos_xy_std", "crf_iterations", "crf_max_pixels")
+} | {"refine.sigma_s", "refine.sigma_r"}
+"""No part of training."""
+
 
 def _may_change(key: str, old: object, new: object) -> bool:
     """The development split may move as a file, but not change its share."""
-    return key in FREE or (key == "data.dev" and isinstance(old, str) and isinstance(new, str))
+    return key in FREE or key in AFTERWARDS or (key == "data.dev" and isinstance(old, str) and isinstance(new, str))
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
