@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,6 @@ import pytest
 import torch
 from PIL import Image
 
-import scaleseg.refine_search as job
 from conftest import small_config, small_model, write_folder
 from scaleseg import atomic, checkpoint
 from scaleseg.cli import main
@@ -30,9 +30,10 @@ from scaleseg.datasets import Subset, open_training
 from scaleseg.errors import UserError
 from scaleseg.evaluation import count
 from scaleseg.refine import DenseCRF, DomainTransform, create_refine
-from scaleseg.refine_search import Found, Interrupted, Order, cache, search, workers
+from scaleseg.refine_search import Found, Interrupted, Order, cache, scores, search, workers
 from scaleseg.refine_search.folder import alone
 from scaleseg.refine_search.grid import SEARCHED, around, of_kind
+from scaleseg.refine_search.measure import Task
 from scaleseg.refine_search.photographs import choose_photographs
 from scaleseg.refine_search.table import Row, Table
 
@@ -175,19 +176,19 @@ def test_photographs_are_evenly_spaced_over_the_development_split(place: Place, 
     config = merge(to_dict(checkpoint.read_config(place.model)), {"data": {"dev": 0.5}})
     dev = open_training(config.data).dev
     assert dev
-    assert choose_photographs(config, (), images).names == [dev.names[index] for index in chosen]
+    assert choose_photographs(config, (), images).dataset.names == [dev.names[index] for index in chosen]
 
 
 def test_the_reported_photographs_have_no_say_unless_the_user_says_so(place: Place) -> None:
     config = merge(to_dict(checkpoint.read_config(place.model)), {"data": {"val": str(place.photographs)}})
     given = f"data.val={place.photographs}"
     own = choose_photographs(config, (), 100)
-    assert len(own) == HELD
+    assert len(own.dataset) == HELD
     assert "independent" not in own.note
     theirs = choose_photographs(config, (given,), 100)
-    assert len(theirs) == 6
+    assert len(theirs.dataset) == 6
     assert "figures on these photographs are no longer independent" in theirs.note
-    assert len(choose_photographs(config, (given, f"data.train={place.photographs}"), 100)) == HELD
+    assert len(choose_photographs(config, (given, f"data.train={place.photographs}"), 100).dataset) == HELD
 
 
 # ---- figures
@@ -265,7 +266,7 @@ def forbid(name: str) -> Callable[..., object]:
 
 def test_a_second_start_computes_nothing_and_comes_to_the_same(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     before = again.table
-    monkeypatch.setattr(job, "predict", forbid("the network"))
+    monkeypatch.setattr(scores, "predict", forbid("the network"))
     monkeypatch.setattr(workers, "measure", forbid("a refinement"))
     search(again.order(), say=quiet)
     assert rows_of(again.table) == rows_of(before)
@@ -279,7 +280,7 @@ def test_after_a_kill_only_what_is_missing_is_done(again: Place, monkeypatch: py
     lines = results.read_bytes().splitlines(keepends=True)
     results.write_bytes(b"".join(lines[:30]) + lines[30][:20])
     (again.out / "table.json").unlink()
-    monkeypatch.setattr(job, "predict", forbid("the network"))
+    monkeypatch.setattr(scores, "predict", forbid("the network"))
     measured = []
     monkeypatch.setattr(workers, "measure", lambda *task: measured.append(task) or _measure(*task))
     search(again.order(), say=quiet)
@@ -361,10 +362,12 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 def alive(home: Path) -> list[int]:
     """The children that have not ended."""
-    pids = [int(path.name.removeprefix("pid-")) for path in home.glob("pid-*")]
-    return [
-        pid for pid in pids if subprocess.run(["ps", "-p", str(pid)], capture_output=True, check=False).returncode == 0
-    ]
+    left = []
+    for path in home.glob("pid-*"):
+        with suppress(ProcessLookupError):
+            os.kill(int(path.name.removeprefix("pid-")), 0)
+            left.append(int(path.name.removeprefix("pid-")))
+    return left
 
 
 def test_a_killed_child_is_reported_in_one_line_and_its_work_done_again(
@@ -442,7 +445,7 @@ def test_two_refinements_share_the_scores_and_both_get_their_settings(
 ) -> None:
     search(again.order(), say=quiet)
     domain = again.config["refine"]
-    monkeypatch.setattr(job, "predict", forbid("the network"))
+    monkeypatch.setattr(scores, "predict", forbid("the network"))
     found = search(again.order("crf", rounds=1, overrides=("refine.crf_iterations=1",)), say=quiet)
     assert found.better
     both = again.config["refine"]
@@ -483,6 +486,21 @@ def test_a_runs_pointer_stays_and_the_folder_behind_it_changes(again: Place) -> 
     assert found.table.best.settings == of_kind(RefineConfig(**written), "domain")
 
 
+def test_a_pointer_that_moves_on_meanwhile_does_not_get_the_settings_of_another_checkpoint(again: Place) -> None:
+    run = again.model.with_name("run")
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copytree(again.model, run / "checkpoints" / "step-4")
+    again.model.rename(run / "checkpoints" / "step-2")
+    (run / "best").symlink_to("checkpoints/step-2")
+    found = search(
+        replace(again.order(), checkpoint=str(run / "best")),
+        say=lambda line: atomic.point(run / "best", "checkpoints/step-4"),
+    )
+    assert found.better
+    assert checkpoint.read_config(run / "checkpoints" / "step-4").refine == RefineConfig()
+    assert checkpoint.read_config(run / "checkpoints" / "step-2").refine != RefineConfig()
+
+
 def test_a_bundled_model_is_copied(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = again.model.with_name("bundled")
     shutil.copytree(again.model, bundled / "tiny")
@@ -513,7 +531,7 @@ def test_scores_are_kept_without_loss(place: Place, tmp_path: Path) -> None:
     dev = open_training(checkpoint.read_config(place.model).data).dev
     assert dev
     image, labels = dev[0]
-    prediction = job.predict(checkpoint.load(place.model), image)
+    prediction = scores.predict(checkpoint.load(place.model), image)
     cache.write(tmp_path / "one", image, labels, prediction)
     stored = cache.read(tmp_path / "one")
     assert torch.equal(stored.image, image)
@@ -530,7 +548,7 @@ def test_a_damaged_file_is_said_and_made_anew(
     content[place_in_file] ^= 16
     path.write_bytes(content)
     names: list[int] = []
-    monkeypatch.setattr(job, "predict", lambda *given, **others: names.append(1) or _predict(*given, **others))
+    monkeypatch.setattr(scores, "predict", lambda *given, **others: names.append(1) or _predict(*given, **others))
     said: list[str] = []
     search(again.order(), say=said.append)
     assert len(names) == 1
@@ -540,11 +558,11 @@ def test_a_damaged_file_is_said_and_made_anew(
     assert torch.equal(before.image, after.image)
 
 
-_predict = job.predict
+_predict = scores.predict
 
 
 def test_a_file_that_goes_missing_on_the_way_is_said(again: Place) -> None:
-    task = job.Task(7, "none", RefineConfig())
+    task = Task(7, "none", RefineConfig())
     with pytest.raises(UserError, match=r"00007\.safetensors cannot be read.*the same command makes it anew"):
         _measure(task, again.out / "cache")
 

@@ -1,4 +1,4 @@
-"""Searching a refinement's settings for a model, coarse to fine, as the DeepLab papers do (v1, section 4: on 100 images).
+"""Searching a refinement's settings for a model, coarse to fine, as the DeepLab papers do (v1 and v2: on 100 images).
 
     OUT/table.json, table.md    every setting tried, with its mIoU
     OUT/cache/                  scores and results: the network runs once, and the same command goes on (folder.py)
@@ -9,12 +9,10 @@ development split: the photographs that are reported on have no say (photographs
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
 
 from scaleseg import checkpoint
 from scaleseg.config import Config, RefineConfig, to_dict
@@ -22,24 +20,19 @@ from scaleseg.datasets import Subset
 from scaleseg.devices import choose_device, place
 from scaleseg.errors import UserError
 from scaleseg.evaluation import count
-from scaleseg.geometry import IGNORE
 from scaleseg.model import ScaleAware
 from scaleseg.recipes import override
-from scaleseg.refine_search.cache import Damaged, read, write
 from scaleseg.refine_search.folder import Results, alone, begin
 from scaleseg.refine_search.grid import around, check_start, describe, most, of_kind
 from scaleseg.refine_search.interruption import Interrupted, interrupts, stop_if
-from scaleseg.refine_search.measure import Task, image_file
+from scaleseg.refine_search.measure import Task
 from scaleseg.refine_search.photographs import Photographs, choose_photographs
+from scaleseg.refine_search.scores import Progress, Say, fill
 from scaleseg.refine_search.table import Row, Table, row
 from scaleseg.refine_search.target import Target, choose_target, fingerprint
 from scaleseg.refine_search.workers import Workers
-from scaleseg.segmentation import predict
 
 __all__ = ["Found", "Interrupted", "Order", "search"]
-
-Say = Callable[[str], None]
-Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ def search(order: Order, *, say: Say = print, progress: Progress = _silent) -> F
     Goes on with what is in `order.out`. Raises UserError for an order that cannot be carried out, before anything is
     computed; Interrupted after SIGINT or SIGTERM, with at most the work in hand lost.
     """
-    source = checkpoint.locate(order.checkpoint)
+    source = checkpoint.locate(order.checkpoint).resolve()  # a run's `best` may point elsewhere before the end
     config = checkpoint.read_config(source)
     given = _settings(order, config, config.refine)
     check_start(of_kind(given.refine, order.refine), order.refine)
@@ -96,13 +89,13 @@ def search(order: Order, *, say: Say = print, progress: Progress = _silent) -> F
     target = choose_target(order.checkpoint, source, order.out)
     before = of_kind(target.settings(), order.refine)
     with alone(order.out) as cache, interrupts() as interrupted:
-        began = begin(cache, fingerprint(source), photographs.names, order.refine, config.refine)
+        began = begin(cache, fingerprint(source), photographs.dataset.names, order.refine, config.refine)
         start = of_kind(_settings(order, config, replace(config.refine, **began)).refine, order.refine)
         check_start(start, order.refine)
         say(photographs.note)
-        _fill(cache, photographs, model, interrupted, say, progress)
+        fill(cache, photographs.dataset, model, interrupted, say, progress)
         with Results(cache) as results, Workers(order.jobs, cache, say) as workers:
-            say(_announcement(order, start, len(photographs), len(results)))
+            say(_announcement(order, start, len(photographs.dataset)))
             work = _Search(order, model.classes, photographs, workers, results, interrupted, say, progress)
             work.carry_out(start)
             earlier = work.measured(before)  # first: it is a row of the table
@@ -126,12 +119,12 @@ class _Search:
         say: Say,
         progress: Progress,
     ) -> None:
-        self.order, self.classes, self.photographs = order, classes, photographs
+        self.order, self.classes, self.images = order, classes, range(len(photographs.dataset))
         self.workers, self.results, self.interrupted = workers, results, interrupted
         self.say, self.progress = say, progress
         self.rows: dict[RefineConfig | None, Row] = {}
         about = {"checkpoint": order.checkpoint, "command": order.command, "note": photographs.note}
-        self.about = {**about, "images": list(photographs.names)}
+        self.about = {**about, "images": list(photographs.dataset.names)}
 
     def carry_out(self, start: RefineConfig) -> None:
         """All rounds: each around the best so far, nothing twice."""
@@ -160,15 +153,17 @@ class _Search:
         return self.rows[settings]
 
     def _try(self, settings: Sequence[RefineConfig | None], number: int, title: str) -> None:
-        tasks = [self._task(setting, image) for setting in settings for image in range(len(self.photographs))]
+        tasks = [self._task(setting, image) for setting in settings for image in self.images]
         left = [task for task in tasks if self.results.get(task) is None]
+        if len(left) < len(tasks):
+            self.say(f"{title}: {len(tasks) - len(left):,} of {len(tasks):,} refinements are done already")
         with self.progress(title, len(left)) as advance:
             for task, tally in self.workers.carry_out(left, self.interrupted):
                 self.results.put(task, tally)
                 advance()
         stop_if(self.interrupted, self.order.out)
         for setting in settings:
-            known = (self.results.get(self._task(setting, image)) for image in range(len(self.photographs)))
+            known = (self.results.get(self._task(setting, image)) for image in self.images)
             self.rows[setting] = row(setting, number, self.classes, (tally for tally in known if tally))
 
     def _task(self, setting: RefineConfig | None, image: int) -> Task:
@@ -194,59 +189,15 @@ def _settings(order: Order, config: Config, start: RefineConfig) -> Config:
 def _model(order: Order, source: Path, photographs: Photographs) -> ScaleAware:
     """The network; UserError if the photographs' classes are others, or this refinement is none of its."""
     model = place(checkpoint.load(source), choose_device(order.device))
-    count(model, Subset(photographs, ()), refine=order.refine)  # which says so, before the first photograph
+    count(model, Subset(photographs.dataset, ()), refine=order.refine)  # which says so, before the first photograph
     return model
 
 
-def _fill(
-    cache: Path,
-    photographs: Photographs,
-    model: ScaleAware,
-    interrupted: Sequence[int],
-    say: Say,
-    progress: Progress,
-) -> None:
-    """Run the network on what is not in the cache yet, or damaged there."""
-    labelled = False
-    with progress("scores", len(photographs)) as advance:
-        for index, name in enumerate(photographs.names):
-            stop_if(interrupted, cache.parent)
-            image, labels = photographs[index]
-            labelled = labelled or bool((labels != IGNORE).any())
-            path = image_file(cache, index)
-            if not _is_there(path, image, labels, name, say):
-                write(path, image, labels, predict(model, image, precision="float32"))
-            advance()
-    if not labelled:
-        raise UserError(
-            f"the {len(photographs)} photographs have no labelled pixel (all void, {IGNORE}), so there is nothing to measure; "
-            "look at the masks with scaleseg data check"
-        )
-
-
-def _is_there(path: Path, image: torch.Tensor, labels: torch.Tensor, name: str, say: Say) -> bool:
-    """Whether the cache holds this photograph; UserError if it is another one than it was."""
-    if not path.exists():
-        return False
-    try:
-        stored = read(path)
-    except Damaged as error:
-        say(f"{error}: it is made anew")
-        return False
-    if not torch.equal(stored.image, image) or not torch.equal(stored.labels.long(), labels):
-        raise UserError(
-            f"{name}, or its mask, is not what it was when the search in {path.parent.parent} began; choose another --out, or "
-            f"delete {path.parent} to begin anew"
-        )
-    return True
-
-
-def _announcement(order: Order, start: RefineConfig, images: int, done: int) -> str:
+def _announcement(order: Order, start: RefineConfig, images: int) -> str:
     new = most(order.refine, order.rounds)
     settings = 1 + sum(new)
     processes = "1 process" if order.jobs == 1 else f"{order.jobs} processes"
     return (
         f"{order.refine}, from {describe(start, order.refine)}: at most 1 (none) + {' + '.join(map(str, new))} settings x "
         f"{images} images = {settings * images:,} refinements, one thread each in {processes}"
-        + (f"; {done:,} are there already" if done else "")
     )

@@ -1,6 +1,6 @@
 """Which settings are tried: half, one and twice of each, then closer and closer around the best, as DeepLab's authors did.
 
-What DeepLab v1 (section 4, "CRF") fixed is fixed here too: the smoothness kernel and the rounds of mean field.
+What DeepLab v1 fixed is fixed here too: the smoothness kernel and the rounds of mean field.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def check_start(start: RefineConfig, kind: str) -> None:
 
 def around(centre: RefineConfig, kind: str, number: int) -> list[RefineConfig]:
     """The grid of round `number`, counted from 1, the centre first: each step is a factor of 2, sqrt(2), 2^(1/4), ..."""
-    factor = 2**0.5 ** (number - 1)
+    factor = 2.0 ** (1 / 2 ** (number - 1))
     axes = [_values(getattr(centre, name), factor, limits) for name, limits in SEARCHED[kind].items()]
     grid = [replace(centre, **dict(zip(SEARCHED[kind], point, strict=True))) for point in product(*axes)]  # type: ignore[arg-type]
     return list(dict.fromkeys([centre, *grid]))

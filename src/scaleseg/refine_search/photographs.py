@@ -1,6 +1,7 @@
 """Which photographs settings are chosen on: the development split, and never, but by the user's own word, the reported one."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from scaleseg.config import Config
 from scaleseg.datasets import Subset, open_evaluation, open_training
@@ -9,9 +10,10 @@ from scaleseg.errors import UserError
 __all__ = ["Photographs", "choose_photographs"]
 
 
-class Photographs(Subset):
+class Photographs(NamedTuple):
     """Some photographs, and a sentence that says which."""
 
+    dataset: Subset
     note: str
 
 
@@ -35,6 +37,5 @@ def choose_photographs(config: Config, overrides: Sequence[str], images: int) ->
             )
         whole, note = splits.dev, f"the development split: {splits.note}"
     count = min(images, len(whole))
-    chosen = Photographs(whole, [(2 * index + 1) * len(whole) // (2 * count) for index in range(count)])
-    chosen.note = f"{count} of {note}" if count < len(whole) else note
-    return chosen
+    chosen = [(2 * index + 1) * len(whole) // (2 * count) for index in range(count)]
+    return Photographs(Subset(whole, chosen), f"{count} of {note}" if count < len(whole) else note)
