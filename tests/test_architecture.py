@@ -22,7 +22,7 @@ FLOORS = (
     {"segmentation", "checkpoint", "data_check", "prepare"},
     {"evaluation", "hub", "caffe_import"},
     {"training", "export", "batch", "refine_search"},
-    {"ablate", "report", "server", "demo", "benchmark", "doctor", "voc_server"},
+    {"ablate", "report", "server", "demo", "benchmark", "distributed", "doctor", "voc_server"},
     {"cli"},
     {"__main__"},
 )

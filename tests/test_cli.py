@@ -67,8 +67,8 @@ def ids_of(path: Path) -> np.ndarray:
 
 
 VERBS = [
-    [], ["train"], ["evaluate"], ["predict"], ["ablate"], ["demo"], ["list"], ["doctor"], ["import-caffe"],
-    ["data", "init"], ["data", "check"], ["data", "prepare"], ["refine-search"],
+    [], ["train"], ["evaluate"], ["predict"], ["ablate"], ["benchmark"], ["demo"], ["list"], ["doctor"], ["import-caffe"],
+    ["data", "init"], ["data", "check"], ["data", "prepare"], ["refine-search"], ["export"],
 ]  # fmt: skip
 
 

@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 WRITTEN = (
-    "index.md", "getting-started.md", "concepts.md", "refinement.md", "faq.md", "many-processes.md", "reproducing.md",
+    "index.md", "getting-started.md", "concepts.md", "refinement.md", "performance.md", "faq.md", "many-processes.md",
+    "reproducing.md",
 )  # fmt: skip
 """Pages that people write; cli.md, api.md, settings.md and recipes.md are generated."""
 
@@ -255,7 +256,7 @@ def test_the_coco_snippet_draws_small_objects_upon_large_ones(tmp_path: Path, mo
     assert (np.array(Image.open(tmp_path / "pets" / "masks" / "a.png")) == np.array(expected)).all()
 
 
-@pytest.mark.parametrize("page", ["index.md", "concepts.md", "refinement.md"])
+@pytest.mark.parametrize("page", ["index.md", "concepts.md", "refinement.md", "performance.md"])
 def test_the_snippets_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.jpg")

@@ -192,7 +192,9 @@ def test_the_defaults_of_settings_and_of_the_crf_are_one() -> None:
 
 
 def test_a_name_that_is_none_is_the_users_error() -> None:
-    with pytest.raises(UserError, match=r"--refine is 'crff'; did you mean 'crf'\? choose crf, domain, domain-learned or none"):
+    with pytest.raises(
+        UserError, match=r"--refine is 'crff'; did you mean 'crf'\? choose crf, domain, domain-learned or none"
+    ):
         create_refine("crff")
 
 

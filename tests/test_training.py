@@ -17,6 +17,7 @@ from conftest import small_config
 from scaleseg import checkpoint
 from scaleseg.config import Config, TrainConfig, merge, to_dict
 from scaleseg.errors import UserError
+from scaleseg.segmenters.small import Small
 from scaleseg.training import train
 from scaleseg.training.loading import Stream
 from scaleseg.training.optimizer import rate
@@ -308,6 +309,29 @@ def test_a_second_stage_resumes_to_the_same_bits(folder: Path, tmp_path: Path) -
     with pytest.raises(Crash):
         train(stage, tmp_path / "crashed", say=crash_when("step 8/"))
     assert same_bits(whole, train(stage, tmp_path / "crashed", resume=True, say=quiet))
+
+
+def test_computing_a_scale_again_in_the_backward_pass_changes_no_bit(folder: Path, tmp_path: Path) -> None:
+    plain = train(settings(folder, steps=3), tmp_path / "plain", say=quiet)
+    again = train(settings(folder, steps=3, checkpointing=True), tmp_path / "again", say=quiet)
+    assert same_bits(plain, again)
+
+
+def test_a_scale_is_really_computed_twice(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    before = Small.forward
+    monkeypatch.setattr(Small, "forward", lambda self, images: calls.append(1) or before(self, images))
+    train(settings(folder, steps=1, checkpointing=True, validate_every=9), tmp_path / "run", say=quiet)
+    trained = len(calls)
+    calls.clear()
+    train(settings(folder, steps=1, validate_every=9), tmp_path / "plain", say=quiet)
+    assert trained == len(calls) + 2  # two scales, one step
+
+
+def test_checkpointing_is_refused_where_batch_norm_learns(folder: Path, tmp_path: Path) -> None:
+    config = settings(folder, {"segmenter": "lite0", "options": {}}, checkpointing=True)
+    with pytest.raises(UserError, match="BatchNorm learns here and would count every batch twice"):
+        train(config, tmp_path / "run", say=quiet)
 
 
 @pytest.mark.parametrize("layer", ["trnk", "", "segmenter.trunk", "trunk.9"])

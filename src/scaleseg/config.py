@@ -59,6 +59,7 @@ class TrainConfig:
     steps: int = 6000
     batch: int = 30
     accumulate: int = 1  # parts that a batch is worked through in, to save memory
+    checkpointing: bool = False  # compute each scale again in the backward pass: less memory, more time
     optimizer: str = "sgd"  # sgd or adamw
     lr: float = 0.001
     momentum: float = 0.9

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from scaleseg.datasets import Dataset
 from scaleseg.devices import explained, out_of_reach, worker_start
+from scaleseg.engines import Engine
 from scaleseg.errors import UserError, as_raised
 from scaleseg.geometry import IGNORE
 from scaleseg.metrics import TRIMAP, Confusion, Metrics, near_borders
@@ -24,14 +25,20 @@ def evaluate(
     *,
     precision: str = "float32",
     refine: str | Refine | None = None,
+    engine: Engine | None = None,
+    max_memory: int | None = None,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
     """mIoU and its kin, with the mIoU of each scale's own scores beside the merged. Published figures use float32.
 
-    `refine`, as for `segment`, works on the merged scores alone.
+    `refine`, `engine` and `max_memory` are those of `segment`; a refinement works on the merged scores alone.
     """
-    metrics = count(model, dataset, precision=precision, refine=refine, workers=workers, progress=progress).metrics()
+    counts = count(
+        model, dataset, precision=precision, refine=refine, engine=engine, max_memory=max_memory, workers=workers,
+        progress=progress,
+    )  # fmt: skip
+    metrics = counts.metrics()
     if not metrics.pixels:
         raise UserError(
             f"the {len(dataset)} photographs have no labelled pixel (all void, {IGNORE}), so there is nothing to measure; "
@@ -70,6 +77,8 @@ def count(
     *,
     precision: str = "float32",
     refine: str | Refine | None = None,
+    engine: Engine | None = None,
+    max_memory: int | None = None,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Counts:
@@ -90,7 +99,7 @@ def count(
     counts = Counts(Confusion(known), Confusion(known), per_scale, model.classes)
     for done, (image, labels) in enumerate(_pairs(dataset, workers), start=1):
         with explained(model.mean.device, f"shrink {dataset.names[done - 1]}, or choose another --device"):
-            prediction = predict(model, image, precision=precision)
+            prediction = predict(model, image, precision=precision, engine=engine, max_memory=max_memory)
             truth = labels.numpy()
             chosen = at_image(prediction, image, sharpen).argmax(dim=0).cpu().numpy()
             counts.fused.add(truth, chosen)

@@ -51,8 +51,19 @@ class Grid:
     def padded(self) -> Size:
         """The smallest usable size that holds the image."""
         one = 1 if self.align_corners else 0
-        rows, columns = (max(1, ceil((side - one) / self.step)) * self.step + one for side in self.image)
+        rows, columns = (steps * self.step + one for steps in self._steps())
         return rows, columns
+
+    @property
+    def smallest(self) -> int:
+        """The smallest side at which every scale's score grid has two cells of its own accord: where exports begin.
+
+        PyTorch's exporter takes no size to be open that may be 0 or 1.
+        """
+        steps_to_cells = Fraction(self.step, self.output_stride) * Fraction(min(self.scales)).limit_denominator(1000)
+        cells = 1 if self.align_corners else 2
+        steps = max(1, ceil((cells - Fraction(1, 2)) / steps_to_cells))
+        return (steps - 1) * self.step + 2
 
     def input_size(self, scale: float) -> Size:
         """What the segmenter sees at `scale`: exact where the scale allows it, else the nearest usable size."""
@@ -73,8 +84,11 @@ class Grid:
 
     def to_image(self, maps: Float[Tensor, "n channels _ _"]) -> Float[Tensor, "n channels H W"]:
         """Score maps of the padded image, on any grid, as maps of the image itself."""
+        whole = resize(maps, self.padded, align_corners=self.align_corners)
+        if torch.compiler.is_compiling():  # a slice would ask whether there is anything to cut off
+            return pad(whole, self.image)
         rows, columns = self.image
-        return resize(maps, self.padded, align_corners=self.align_corners)[..., :rows, :columns]
+        return whole[..., :rows, :columns]
 
     def labels_at(self, labels: Int[Tensor, "n H W"], size: Size) -> Int[Tensor, "n h w"]:
         """The image's labels on a score grid of the padded image; padding is void."""
@@ -84,18 +98,36 @@ class Grid:
         padded = F.pad(labels, (0, columns, 0, rows), value=IGNORE)
         return resize_labels(padded, size, align_corners=self.align_corners)
 
-    def _cells(self, scale: float) -> tuple[int, int]:
+    def _steps(self) -> Size:
         one = 1 if self.align_corners else 0
-        # floor(x + 1/2): Python's round() goes to even, which would shrink 2.5 and grow 3.5.
-        rows, columns = (max(1, int((side - one) * scale / self.output_stride + 0.5)) for side in self.padded)
+        rows, columns = (_at_least_one((side - one + self.step - 1) // self.step) for side in self.image)
         return rows, columns
+
+    def _cells(self, scale: float) -> Size:
+        rows, columns = (_at_least_one(self._cells_along(steps, scale)) for steps in self._steps())
+        return rows, columns
+
+    def _cells_along(self, steps: int, scale: float) -> int:
+        """How many cells `steps` become at `scale`, to the nearest whole number."""
+        if not isinstance(steps, torch.SymInt):
+            # floor(x + 1/2): Python's round() goes to even, which would shrink 2.5 and grow 3.5.
+            return int(steps * self.step * scale / self.output_stride + 0.5)
+        cells = Fraction(self.step, self.output_stride) * Fraction(scale).limit_denominator(1000)
+        if cells.denominator == 1:  # no rounding: what is exported stays as simple as it is
+            return steps * cells.numerator
+        return (2 * steps * cells.numerator + cells.denominator) // (2 * cells.denominator)
+
+
+def _at_least_one(count: int) -> int:
+    """Of a size that stands for many while a model is exported, the exporter sees to it by the smallest size it takes."""
+    return count if isinstance(count, torch.SymInt) else max(1, count)
 
 
 def resize(
     maps: Float[Tensor, "n channels _ _"], size: Size, *, align_corners: bool
 ) -> Float[Tensor, "n channels h w"]:
     """Bilinear, two taps an axis, no antialiasing: at 321 -> 161, aligned, it is exactly x[::2, ::2] (as in Caffe)."""
-    if tuple(maps.shape[-2:]) == size:
+    if _is_size(maps, size):
         return maps
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=align_corners)
 
@@ -115,9 +147,19 @@ def resize_photo(image: UInt8[Tensor, "3 _ _"], size: Size) -> UInt8[Tensor, "3 
 
 
 def pad(images: Float[Tensor, "n channels _ _"], size: Size) -> Float[Tensor, "n channels H W"]:
-    """Normalised images grown at the bottom and the right to `size` with zeros, the mean colour."""
+    """Normalised images grown at the bottom and the right to `size` with zeros, the mean colour; or cut there."""
     rows, columns = images.shape[-2:]
     return F.pad(images, (0, size[1] - columns, 0, size[0] - rows))
+
+
+def _is_size(maps: Tensor, size: Size) -> bool:
+    """Whether maps have this size; while a model is exported, whether they have it for images of every size."""
+    sides = zip(maps.shape[-2:], size, strict=True)
+    if torch.compiler.is_compiling():  # an ordinary comparison would fix the size of what is exported
+        from torch.fx.experimental.symbolic_shapes import statically_known_true  # takes a second
+
+        return all(statically_known_true(side == wished) for side, wished in sides)
+    return all(side == wished for side, wished in sides)
 
 
 def _nearest(source: int, target: int, align_corners: bool) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scaleseg.config import ModelConfig, RefineConfig
 from scaleseg.errors import UserError
@@ -71,6 +72,8 @@ class ScaleAware(nn.Module):
         self.classes = tuple(classes)
         self.settings = settings
         self.edge_net = edge_net
+        self.checkpointing = False
+        """In training: keep nothing of a scale but its results, and compute it again in the backward pass."""
         self.refine = refine or RefineConfig()
         self._set_normalization(segmenter.normalization)
 
@@ -85,13 +88,10 @@ class ScaleAware(nn.Module):
         embedded: list[Tensor | None] = []
         edges = None
         for index, scale in enumerate(self.scales):
-            tapped = self.edge_net is not None and scale == max(self.scales)
-            network = self.segmenter.tapped if tapped else self.segmenter
-            dense = network(resize(padded, grid.input_size(scale), align_corners=grid.align_corners))
-            if tapped and self.edge_net is not None:
-                edges = self.edge_net(dense.taps, grid)
-            embedded.append(self.fusion.embed(self._merged(dense.features, grid), index))
-            per_scale.append(dense.scores)
+            scores, kept, found = self._look(padded, index, scale, grid)
+            per_scale.append(scores)
+            embedded.append(kept)
+            edges = edges if found is None else found
         return self.fuse(per_scale, embedded, grid)._replace(edges=edges)
 
     def fuse(self, per_scale: Sequence[Tensor], embedded: Sequence[Tensor | None], grid: Grid) -> Prediction:
@@ -110,6 +110,18 @@ class ScaleAware(nn.Module):
         own = {id(parameter) for parameter in self.segmenter.fresh()}
         own |= {id(parameter) for part in parts for parameter in part.parameters()}
         return [name for name, parameter in self.named_parameters() if id(parameter) in own]
+
+    def _look(
+        self, padded: Tensor, index: int, scale: float, grid: Grid
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """One scale's scores, what the fusion keeps of it, and edges; its features and taps are gone before the next scale."""
+        tapped = self.edge_net is not None and scale == max(self.scales)
+        network = self.segmenter.tapped if tapped else self.segmenter
+        resized = resize(padded, grid.input_size(scale), align_corners=grid.align_corners)
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
+        dense = checkpoint(network, resized, use_reentrant=False) if again else network(resized)
+        edges = self.edge_net(dense.taps, grid) if tapped and self.edge_net is not None else None
+        return dense.scores, self.fusion.embed(self._merged(dense.features, grid), index), edges
 
     def _merged(self, maps: Tensor, grid: Grid) -> Tensor:
         return resize(maps, grid.fused, align_corners=grid.align_corners)

@@ -1,7 +1,9 @@
 """One image in, one segmentation out: any image that can be read, of any size."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from scaleseg.devices import explained
-from scaleseg.engines import Engine, TorchEngine
+from scaleseg.engines import Engine, Tiled, TorchEngine, check_whole, choose_side
+from scaleseg.engines.memory import STRIP
 from scaleseg.errors import UserError
+from scaleseg.geometry import Grid, Size
 from scaleseg.images import draw_edges, draw_overlay, draw_weights, label_image, read, to_tensor
 from scaleseg.model import Prediction, ScaleAware
 from scaleseg.refine import Refine, create_refine
@@ -71,24 +75,31 @@ def segment(
     precision: str = "auto",
     refine: str | Refine | None = None,
     engine: Engine | None = None,
+    max_memory: int | None = None,
 ) -> Segmentation:
     """Segment a path, a PIL image, an (H, W, 3) or (H, W) uint8 array or a (3, H, W) uint8 tensor.
 
     `precision` is `auto` (bf16 where it was measured to help), `float32` or `bf16`; `refine` is one of
     `refine.REFINEMENTS`, with the settings `model.refine`, or a refinement itself. An `engine` made for this model computes
-    instead of PyTorch, in its own precision. Raises UserError for a file that cannot be read or an image too large for the
-    device, ValueError for an array that is no uint8 image.
+    instead of PyTorch, in its own precision. `max_memory` are the bytes that the whole process may take (on a GPU: that it
+    may take there): larger images are looked at in tiles (`engines.Tiled`). Raises UserError for a file that cannot be read
+    or an image too large for the device, ValueError for an array that is no uint8 image.
     """
     name = image if isinstance(image, str | Path) else "the image"
     sharpen = choose_refine(model, refine)
-    with explained(model.mean.device, f"shrink {name}, or choose another --device"):
+    with explained(model.mean.device, f"give --max-memory to work in tiles, shrink {name}, or choose another --device"):
         pixels = _pixels(image)
-        prediction = (engine or TorchEngine(model, precision))(pixels)
-        labels = at_image(prediction, pixels, sharpen).argmax(dim=0).to(torch.uint8)
-        weights = _chosen_weights(prediction, labels)
+        size = (pixels.shape[1], pixels.shape[2])
+        runs = engine or TorchEngine(model, precision)
+        if max_memory is not None:
+            runs = _within(max_memory, runs, model, size, whole_scores=sharpen is not None)
+        elif isinstance(runs, TorchEngine):
+            check_whole(model, size, runs.precision, str(name))
+        prediction = runs(pixels)
+        labels, weights = _decide(prediction, pixels, sharpen)
         edges = None if prediction.edges is None else prediction.edges[0].cpu()
-        note = sharpen.note((pixels.shape[1], pixels.shape[2])) if sharpen else ""
-        return Segmentation(pixels, labels.cpu(), weights.cpu(), model.classes, model.scales, edges, note)
+        note = sharpen.note(size) if sharpen else ""
+        return Segmentation(pixels, labels, weights, model.classes, model.scales, edges, note)
 
 
 def choose_refine(model: ScaleAware, refine: str | Refine | None) -> Refine | None:
@@ -115,21 +126,94 @@ def at_image(
     )
 
 
-def predict(model: ScaleAware, image: UInt8[Tensor, "3 H W"], *, precision: str = "auto") -> Prediction:
-    """The model's prediction, in float32, of one RGB image, on the model's device; UserError if it is too large there."""
-    with explained(model.mean.device, "shrink the image, or choose another --device"):
-        return TorchEngine(model, precision)(image)
+def predict(
+    model: ScaleAware,
+    image: UInt8[Tensor, "3 H W"],
+    *,
+    precision: str = "auto",
+    engine: Engine | None = None,
+    max_memory: int | None = None,
+) -> Prediction:
+    """The model's prediction, in float32, of one RGB image, on the model's device; UserError if it is too large there.
+
+    `engine` and `max_memory` as for `segment`.
+    """
+    with explained(
+        model.mean.device, "give --max-memory to work in tiles, shrink the image, or choose another --device"
+    ):
+        runs = engine or TorchEngine(model, precision)
+        if max_memory is not None:
+            runs = _within(max_memory, runs, model, (image.shape[1], image.shape[2]), whole_scores=True)
+        return runs(image)
 
 
-def _chosen_weights(prediction: Prediction, labels: Tensor) -> Float[Tensor, "scales H W"]:
+def _within(max_memory: int, engine: Engine, model: ScaleAware, size: Size, *, whole_scores: bool) -> Engine:
+    """The engine itself where it stays below so many bytes with this image, else one that works in tiles."""
+    side = choose_side(model, size, max_memory, engine.precision, whole_scores=whole_scores)
+    return Tiled(engine, model, side) if side < max(model.grid(size).padded) else engine
+
+
+def _decide(prediction: Prediction, image: Tensor, refine: Refine | None) -> tuple[Tensor, Tensor]:
+    """Labels, and the weights behind them, on the CPU: rows after rows, for scores at the image's size may be gigabytes."""
+    refined = None if refine is None else at_image(prediction, image, refine).argmax(dim=0).to(torch.uint8)
+    rows, columns = prediction.grid.image
+    labels = torch.empty(rows, columns, dtype=torch.uint8)
+    weights = torch.empty(prediction.scale_weights.shape[1], rows, columns)
+    for strip in _strips(prediction):
+        chosen = strip.labels(prediction.scores) if refined is None else refined[strip.rows]
+        labels[strip.rows] = chosen.cpu()
+        weights[:, strip.rows] = _chosen_weights(prediction.scale_weights[0], chosen, strip).cpu()
+    return labels, weights
+
+
+def _chosen_weights(
+    weights: Float[Tensor, "scales _ h w"], labels: UInt8[Tensor, "rows W"], strip: "_Strip"
+) -> Float[Tensor, "scales rows W"]:
     """At each pixel the weights of the class chosen there; a fusion without class axis has only one map a scale."""
-    weights = prediction.scale_weights[0]
     if weights.shape[1] == 1:
-        return prediction.grid.to_image(weights[None, :, 0])[0]
+        return strip.at_image(weights[None, :, 0])[0]
     chosen = torch.zeros(weights.shape[0], *labels.shape, device=weights.device)
     for class_id in torch.unique(labels).tolist():
-        chosen = torch.where(labels == class_id, prediction.grid.to_image(weights[None, :, class_id])[0], chosen)
+        chosen = torch.where(labels == class_id, strip.at_image(weights[None, :, class_id])[0], chosen)
     return chosen
+
+
+class _Strip(NamedTuple):
+    """Some rows of an image, and the part of the score grid that they are interpolated from, as an image of its own."""
+
+    rows: slice
+    grid: Grid
+    cells: slice
+    inside: slice
+    """These rows of the part."""
+
+    def at_image(self, maps: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n channels rows W"]:
+        """These rows of `Grid.to_image`."""
+        return self.grid.to_image(maps[..., self.cells, :])[..., self.inside, :]
+
+    def labels(self, scores: Float[Tensor, "1 classes h w"]) -> UInt8[Tensor, "rows W"]:
+        return self.at_image(scores)[0].argmax(dim=0).to(torch.uint8)
+
+
+def _strips(prediction: Prediction) -> Iterator[_Strip]:
+    """Rows whose scores take about `STRIP` bytes; at once all of an image that has no more, or whose cells do not align.
+
+    A strip starts at a border of `Grid.step`; a step on each side of it comes along, for it lends its cells to interpolation.
+    """
+    grid, cells = prediction.grid, prediction.scores.shape[-2]
+    rows, one = grid.image[0], int(grid.align_corners)
+    steps = (grid.padded[0] - one) // grid.step
+    height = max(1, STRIP // (4 * prediction.scores.shape[1] * grid.padded[1] * grid.step))
+    if steps <= height + 2 or (cells - one) % steps:
+        yield _Strip(slice(None), grid, slice(None), slice(None))
+        return
+    density = (cells - one) // steps
+    for start in range(0, steps, height):
+        top, end = start * grid.step, rows if start + height >= steps else (start + height) * grid.step
+        first, last = max(0, start - 1), min(steps, start + height + 1)
+        part = replace(grid, image=(min(rows, last * grid.step + one) - first * grid.step, grid.image[1]))
+        inside = slice(top - first * grid.step, end - first * grid.step)
+        yield _Strip(slice(top, end), part, slice(first * density, last * density + one), inside)
 
 
 def _pixels(image: Input) -> UInt8[Tensor, "3 H W"]:

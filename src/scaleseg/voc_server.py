@@ -8,6 +8,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scaleseg import atomic
@@ -31,7 +32,7 @@ def check_classes(classes: Sequence[str]) -> None:
 
 def select(items: Sequence[Item], listing: Path | None) -> list[Item]:
     """One item an id: those of a list of ids (ImageSets/Segmentation/test.txt), or all; UserError if one is missing."""
-    by_id = {item.source.stem: Item(item.source, item.source.stem) for item in items}
+    by_id = {item.source.stem: replace(item, name=item.source.stem) for item in items}
     if len(by_id) < len(items):
         raise UserError(
             f"{len(items)} images have only {len(by_id)} names; the server knows an image by its name alone"

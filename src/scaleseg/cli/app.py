@@ -5,7 +5,7 @@ import threading
 
 import typer
 
-from scaleseg.cli import ablate, convert, data, look, refine, run
+from scaleseg.cli import ablate, benchmark, convert, data, export, look, predict, refine, run
 from scaleseg.errors import UserError
 
 __all__ = ["app", "run_verb"]
@@ -20,10 +20,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 run.add_to(app)
+predict.add_to(app)
 look.add_to(app)
 ablate.add_to(app)
+benchmark.add_to(app)
 refine.add_to(app)
 convert.add_to(app)
+export.add_to(app)
 app.add_typer(data.app, name="data")
 
 ADVICE = {

@@ -1,4 +1,4 @@
-"""train, evaluate, predict."""
+"""train, evaluate."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaleseg.cli.engines import (
+    Calibration,
+    Device,
+    EngineName,
+    Flip,
+    MaxMemory,
+    Precision,
+    Refinement,
+    Skip,
+    build,
+    bytes_of,
+)  # fmt: skip
 from scaleseg.cli.output import bar, one_line, say
 from scaleseg.errors import UserError
 
@@ -15,19 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value, such as train.steps=100.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a bundled name, or a Hub id.")]
-Refinement = Annotated[
-    str, typer.Option(help="none, crf, domain, or domain-learned: sharper edges, after the network.")
-]
-Precision = Annotated[str, typer.Option(help="float32, bf16 or auto (bf16 where it was measured to help).")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Hang these verbs on the app."""
     app.command(epilog="Try: scaleseg train shapes-attention train.steps=60 --out runs/shapes")(train)
     app.command(epilog="Try: scaleseg evaluate voc-animals-lite data.val=photos.zip")(evaluate)
-    app.command(epilog="Try: scaleseg predict voc-animals-lite photos/ --out out/")(predict)
 
 
 def train(
@@ -62,8 +68,13 @@ def evaluate(
         Path | None, typer.Option("--json", help="Write the figures here.", show_default=False)
     ] = None,
     device: Device = "auto",
+    engine: EngineName = "torch",
     precision: Precision = "float32",
+    calibration: Calibration = None,
     refine: Refinement = "none",
+    skip: Skip = None,
+    flip: Flip = False,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Measure a model: mIoU over a whole dataset, each photograph at its own resolution."""
     from scaleseg import atomic
@@ -71,6 +82,7 @@ def evaluate(
     from scaleseg.config import to_dict
     from scaleseg.datasets import open_evaluation
     from scaleseg.devices import choose_device, describe, place
+    from scaleseg.engines import Plan
     from scaleseg.evaluation import evaluate as measure
     from scaleseg.recipes import override
     from scaleseg.segmentation import choose_refine
@@ -81,78 +93,26 @@ def evaluate(
     where = choose_device(device)
     model = place(load(folder, config.model), where)
     model.refine = config.refine
-    sharpen = choose_refine(model, refine)
-    say(f"{measured.note}; {describe(where)}, {precision}; refine: {sharpen or 'none'}")
+    sharpen, limit = choose_refine(model, refine), bytes_of(max_memory)
+    computes = build(model, Plan(engine, precision, skip, flip), calibration=calibration, refine=refine)
+    how = f"{computes.name}, {computes.precision}"
+    say(f"{measured.note}; {describe(where)}; {how}; refine: {sharpen or 'none'}")
     with bar("evaluating", len(measured.dataset)) as advance:
         metrics = measure(
-            model, measured.dataset, precision=precision, refine=sharpen, progress=lambda done, total: advance()
-        )
+            model, measured.dataset, refine=sharpen, engine=computes, max_memory=limit,
+            progress=lambda done, total: advance(),
+        )  # fmt: skip
     _print_metrics(metrics)
     if json_file:
         document = {
-            **metrics.to_dict(), "checkpoint": checkpoint, "overrides": overrides or [], "precision": precision,
+            **metrics.to_dict(), "checkpoint": checkpoint, "overrides": overrides or [],
+            "engine": computes.name, "precision": computes.precision, "max_memory": max_memory,
             "refine": repr(sharpen) if sharpen else "none", "device": describe(where), "note": measured.note,
         }  # fmt: skip
         try:
             atomic.write(json_file, json.dumps(document, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"--json {json_file} cannot be written ({error.strerror}); choose another path") from error
-
-
-def predict(
-    checkpoint: Checkpoint,
-    inputs: Annotated[list[str], typer.Argument(help="Image files, folders (with all below them) or globs.")],
-    out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)] = ...,  # type: ignore[assignment]
-    save: Annotated[str, typer.Option(help="Which of masks, overlays, weights and edges to write, by comma.")] = (
-        "masks,overlays,weights"
-    ),
-    layout: Annotated[
-        str, typer.Option("--format", help="folders, or voc-server: masks alone, packed for PASCAL VOC's test server.")
-    ] = "folders",
-    ids: Annotated[
-        Path | None,
-        typer.Option(
-            help="voc-server: only the images of this list, ImageSets/Segmentation/test.txt.", show_default=False
-        ),
-    ] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    refine: Refinement = "none",
-) -> None:
-    """Segment photographs: masks, overlays, and which scale was believed where."""
-    from scaleseg.batch import Item, find_images, segment_files
-    from scaleseg.checkpoint import load
-    from scaleseg.devices import choose_device, choose_precision, describe, place
-    from scaleseg.errors import choose
-    from scaleseg.voc_server import check_classes, pack, select
-
-    for_server = choose("--format", layout, ("folders", "voc-server")) == "voc-server"
-    if ids and not for_server:
-        raise UserError(f"--ids is {ids}, which only --format voc-server takes; give the images themselves")
-    items = find_images(inputs, out)
-    where = choose_device(device)
-    model = place(load(checkpoint), where)
-    if for_server:
-        check_classes(model.classes)
-        items, save = select(items, ids), "masks"
-    exact = choose_precision(precision, where, helps=model.segmenter.bf16_helps)
-    say(f"{len(items)} {'image' if len(items) == 1 else 'images'}, {describe(where)}, {exact}; refine: {refine}")
-    with bar("predicting", len(items)) as advance:
-
-        def report(item: Item, problem: str | None) -> None:
-            advance()
-            if problem:
-                say(f"scaleseg: skipped: {problem}", error=True)
-
-        outcome = segment_files(
-            model, items, out, save=[kind.strip() for kind in save.split(",")], precision=exact, refine=refine,
-            report=report, tell=say,
-        )  # fmt: skip
-    say(f"{len(outcome.done)} of {len(items)} images segmented into {out}/")
-    if for_server and not outcome.failed:
-        say(f"packed for the VOC server: {pack(out, items)}")
-    if outcome.failed:
-        raise typer.Exit(1)
 
 
 def _print_metrics(metrics: "Metrics") -> None:

@@ -44,8 +44,9 @@ class EdgeNet(nn.Module):
 def _on_image(maps: Float[Tensor, "n 1 h w"], grid: Grid) -> Float[Tensor, "n 1 h w"]:
     """Where the padding begins the network sees an edge that is none: the last cells before it are repeated over it."""
     for axis, image, padded in zip((2, 3), grid.image, grid.padded, strict=True):
-        if padded > image:
+        if torch.compiler.is_compiling() or padded > image:  # what is exported serves every size, and asks for none
             cells = maps.shape[axis]
-            inside = max(1, cells * image // padded - 1)
-            maps = maps.index_select(axis, torch.arange(cells, device=maps.device).clamp(max=inside - 1))
+            is_padded = (2 * padded - image - 1) // padded  # 1 or 0
+            last = cells - 1 - is_padded * (cells + 1 - cells * image // padded)
+            maps = maps.index_select(axis, torch.arange(cells, device=maps.device).clamp(max=last).clamp(min=0))
     return maps

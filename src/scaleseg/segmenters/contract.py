@@ -43,6 +43,8 @@ class Segmenter(nn.Module, ABC):
     num_features: int
     output_stride: int
     align_corners: bool
+    smallest: int = 2
+    """The side of an input from which every inner map, too, has two cells: where exports begin."""
     bf16_helps: bool = True
     """On a CPU that multiplies bf16, inference was measured to be faster in it."""
     bf16_helps_training: bool = False

@@ -44,6 +44,7 @@ class FCN(Segmenter):
 
     align_corners = False
     output_stride = 1
+    smallest = 27
 
     def __init__(self, num_classes: int, *, stride: int = 8, at_once: bool = False, dropout: float = 0.5) -> None:
         super().__init__()
@@ -138,6 +139,17 @@ class Lattice:
         return int(cells)
 
 
+class Pool(nn.MaxPool2d):
+    """2x2 with stride 2 behind a ReLU, sizes rounded up."""
+
+    def forward(self, maps: Float[Tensor, "n channels _ _"]) -> Float[Tensor, "n channels _ _"]:
+        if torch.compiler.is_compiling():  # rounding up asks for the size; a row and a column of zeros more do the same
+            pooled: Tensor = F.max_pool2d(F.pad(maps, (0, 1, 0, 1)), 2)
+        else:
+            pooled = super().forward(maps)
+        return pooled
+
+
 class Bilinear(nn.Module):
     """A deconvolution that enlarges by interpolation, each channel by itself; nothing in it learns.
 
@@ -169,7 +181,7 @@ def _vgg16() -> nn.Sequential:
             layers[f"{stage}_{index}"] = nn.Conv2d(width, channels, 3, padding=100 if width == 3 else 1)
             layers[f"relu{stage[4:]}_{index}"] = nn.ReLU(inplace=True)
             width = channels
-        layers[f"pool{stage[4:]}"] = nn.MaxPool2d(2, 2, ceil_mode=True)
+        layers[f"pool{stage[4:]}"] = Pool(2, 2, ceil_mode=True)
     return nn.Sequential(layers)
 
 
@@ -182,6 +194,9 @@ def _zeroed(head: Head) -> Head:
 def _cropped(maps: Tensor, offset: int, like: Tensor) -> Tensor:
     """The part of `maps` from `offset` on that is as large as `like`."""
     rows, columns = like.shape[-2:]
+    if torch.compiler.is_compiling():  # a slice would ask whether `maps` are so large
+        right, below = columns + offset - maps.shape[-1], rows + offset - maps.shape[-2]
+        return F.pad(maps, (-offset, right, -offset, below))
     return maps[..., offset : offset + rows, offset : offset + columns]
 
 

@@ -25,7 +25,7 @@ from scaleseg.evaluation import count
 from scaleseg.loss import Losses, count_valid, scale_aware_losses
 from scaleseg.refine import learned_filter
 from scaleseg.training.loading import Batch, batches
-from scaleseg.training.optimizer import create_optimizer, freeze, freeze_batch_norm, rate, set_rate
+from scaleseg.training.optimizer import create_optimizer, freeze, freeze_batch_norm, has_batch_norm, rate, set_rate
 from scaleseg.training.processes import Processes, joined, launch
 from scaleseg.training.progress import Progress
 from scaleseg.training.run_folder import RunFolder, fingerprint
@@ -100,6 +100,12 @@ class Trainer:
         else:
             processes.share_batch_norm(self.model)
         freeze(self.model, config.train.freeze, self.fresh)
+        self.model.checkpointing = config.train.checkpointing
+        if config.train.checkpointing and not self.frozen and has_batch_norm(self.model):
+            raise UserError(
+                "train.checkpointing is true, but BatchNorm learns here and would count every batch twice; use pretrained "
+                "parameters with train.freeze_bn=true, or train.accumulate to save memory"
+            )
         self.optimizer = create_optimizer(self.model, config.train, self.fresh)
         self.step, self.best = 0, Best()
         if state:

@@ -9,7 +9,7 @@ from scaleseg.config import TrainConfig
 from scaleseg.errors import UserError
 from scaleseg.model import ScaleAware
 
-__all__ = ["create_optimizer", "freeze", "freeze_batch_norm", "rate", "set_rate"]
+__all__ = ["create_optimizer", "freeze", "freeze_batch_norm", "has_batch_norm", "rate", "set_rate"]
 
 
 def create_optimizer(model: ScaleAware, settings: TrainConfig, fresh: Collection[str]) -> torch.optim.Optimizer:
@@ -85,6 +85,14 @@ def freeze(model: ScaleAware, layers: Collection[str], fresh: Collection[str] = 
 def freeze_batch_norm(model: nn.Module) -> None:
     """Pretrained statistics and gains stay as they are, in training mode too: small batches would spoil them."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+        if isinstance(module, _NORMS):
             module.eval()
             module.requires_grad_(False)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether there are statistics that training would change."""
+    return any(isinstance(module, _NORMS) for module in model.modules())
+
+
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)

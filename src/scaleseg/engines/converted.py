@@ -1,0 +1,94 @@
+"""What engines other than PyTorch share: a model converted once, kept under the fingerprint of what it was made of."""
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scaleseg import __version__, atomic
+from scaleseg.errors import UserError
+from scaleseg.geometry import Size
+from scaleseg.model import Prediction, ScaleAware
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["cache_folder", "convert", "fingerprint", "on_cpu", "rebuild", "smallest_side"]
+
+
+def cache_folder() -> Path:
+    """Where this user keeps what can be made anew: $XDG_CACHE_HOME/scaleseg, ~/.cache/scaleseg, or macOS's own place."""
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "scaleseg"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "scaleseg"
+
+
+def fingerprint(model: ScaleAware) -> str:
+    """16 hexadecimal digits of everything that the model computes with: structure, settings, parameters, and versions."""
+    digest = hashlib.sha256(f"{__version__} {torch.__version__} {platform.machine()}".encode())
+    digest.update(f"{model!r} {model.scales} {model.settings} {len(model.classes)}".encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def convert(model: ScaleAware, cache: Path | None) -> "onnx.ModelProto":
+    """The model's `GridGraph` in ONNX, out of `cache` if it has been converted before; it stays in memory without one.
+
+    UserError if the packages that convert are not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - what torch.onnx converts with
+    except ImportError:
+        raise UserError(
+            "this engine needs onnx and onnxscript, which are not installed; pip install 'scaleseg[export]'"
+        ) from None
+    path = cache / f"{fingerprint(model)}.onnx" if cache else None
+    if path and path.is_file():
+        try:
+            return onnx.load(str(path))
+        except Exception:  # protobuf's own error; what is damaged is made anew
+            path.unlink(missing_ok=True)
+    made = _converted(model)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(path, made.SerializeToString())
+    return made
+
+
+def rebuild(model: ScaleAware, maps: Mapping[str, np.ndarray], size: Size) -> Prediction:
+    """The `Prediction` whose parts a converted model gave by name."""
+    found: dict[str, Tensor] = {name: torch.from_numpy(np.array(values)) for name, values in maps.items()}
+    per_scale = tuple(found[f"per_scale_{index}"] for index in range(len(model.scales)))
+    return Prediction(found["scores"], found["scale_weights"], per_scale, model.grid(size), found.get("edges"))
+
+
+def smallest_side(model: ScaleAware) -> int:
+    """Images with a smaller side are no matter for a converted model: PyTorch does them."""
+    return model.grid((1, 1)).smallest
+
+
+def on_cpu(model: ScaleAware) -> ScaleAware:
+    """The model itself if it is there, else a copy."""
+    return model if model.mean.device.type == "cpu" else deepcopy(model).to("cpu")
+
+
+def _converted(model: ScaleAware) -> "onnx.ModelProto":
+    from scaleseg.engines.graph import GridGraph, to_onnx_model, trace  # torch.export takes seconds
+
+    was_training = model.training
+    try:
+        graph = GridGraph(on_cpu(model))
+        return to_onnx_model(trace(graph), graph.outputs)
+    finally:
+        model.train(was_training)
