@@ -304,7 +304,12 @@ def _comments(text: str) -> dict[int, str]:
 def settings_page() -> str:
     """Every key with its default and meaning, from config.py."""
     parts = [NOTE, SETTINGS_INTRO]
-    for section, title in (("model", "ModelConfig"), ("data", "DataConfig"), ("train", "TrainConfig")):
+    for section, title in (
+        ("model", "ModelConfig"),
+        ("data", "DataConfig"),
+        ("train", "TrainConfig"),
+        ("refine", "RefineConfig"),
+    ):
         parts.append(_section(section, title))
     return "\n".join(parts)
 

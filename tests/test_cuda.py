@@ -149,6 +149,9 @@ def test_a_batch_that_does_not_fit_is_one_line_with_the_remedy() -> None:
 def test_an_image_that_does_not_fit_is_one_line_and_the_next_one_is_segmented() -> None:
     model = place(small_model(), CUDA)
     large = torch.from_numpy(np.zeros((3, 6000, 6000), np.uint8))
-    with pytest.raises(UserError, match=r"^out of memory on cuda:0 .*: give --max-memory to work in tiles, shrink the image, or choose another --device$"):
+    with pytest.raises(
+        UserError,
+        match=r"^out of memory on cuda:0 .*: give --max-memory to work in tiles, shrink the image, or choose another --device$",
+    ):
         predict(model, large)
     assert segment(model, PHOTO).labels.shape == PHOTO.shape[1:]

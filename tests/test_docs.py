@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 WRITTEN = (
-    "index.md", "getting-started.md", "concepts.md", "refinement.md", "performance.md", "faq.md", "many-processes.md",
-    "reproducing.md",
+    "index.md", "getting-started.md", "concepts.md", "refinement.md", "performance.md", "many-images.md", "deploy.md",
+    "faq.md", "many-processes.md", "reproducing.md",
 )  # fmt: skip
 """Pages that people write; cli.md, api.md, settings.md and recipes.md are generated."""
 

@@ -7,6 +7,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from scaleseg.engines.contract import Engine
+from scaleseg.engines.converted import cache_folder
 from scaleseg.engines.create import create_engine
 from scaleseg.engines.flipped import Flipped
 from scaleseg.engines.skipping import Skipping
@@ -33,9 +34,14 @@ def assemble(
     calibration: Sequence[UInt8[Tensor, "3 _ _"]] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Engine:
-    """The engine of a plan; UserError for parts that exclude each other. `say` hears what the engine `auto` chose."""
+    """The engine of a plan, converted models kept in the user's cache; UserError for parts that exclude each other.
+
+    `say` hears what the engine `auto` chose.
+    """
     if plan.skip is None:
-        engine = create_engine(plan.engine, model, precision=plan.precision, calibration=calibration, say=say)
+        engine = create_engine(
+            plan.engine, model, precision=plan.precision, calibration=calibration, cache=cache_folder(), say=say
+        )
     elif not 0 <= plan.skip <= 1:
         raise UserError(f"--skip is {plan.skip:g}; give a threshold from 0 (skip nothing) to 1, such as 0.02")
     elif plan.engine != "torch":

@@ -6,6 +6,7 @@ the segmenters' `taps`.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
@@ -33,7 +34,8 @@ class EdgeNet(nn.Module):
 
     def forward(self, taps: Mapping[str, Float[Tensor, "n _ _ _"]], grid: Grid) -> Float[Tensor, "n H W"]:
         """In float32, also where the maps are not."""
-        with torch.autocast(self.bias.device.type, enabled=False):
+        device = self.bias.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             maps = [
                 grid.to_image(_on_image(part(taps[name].to(self.bias.dtype)), grid))
                 for name, part in zip(self.names, self.parts, strict=True)
