@@ -381,7 +381,7 @@ def test_failures_are_those_of_the_last_run(tmp_path: Path) -> None:
     [
         ({"fingerprint": "g"}, r"was begun with another checkpoint \('m'\)"),
         ({"save": ["masks"]}, "was begun with save masks,weights, not masks; take the same --save"),
-        ({"plan": Plan(precision="float32")}, "was begun with precision auto, not float32; take the same --precision"),
+        ({"precision": "float32"}, "was begun with precision auto, not float32; take the same --precision"),
         ({"refine": "crf"}, "was begun with refine none, not crf; take the same --refine"),
     ],
 )

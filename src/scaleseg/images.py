@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -39,6 +39,9 @@ MAX_PIXELS = 200_000_000
 
 MAX_BYTES = 1_000_000_000
 """No more of a file is read."""
+
+DRAWN = 1_000_000
+"""Pixels that are drawn at once."""
 
 Source = str | Path | bytes | io.BufferedIOBase
 """A path, a file's content, or an open file."""
@@ -90,22 +93,25 @@ def draw_overlay(
     image: UInt8[Tensor, "3 H W"], labels: UInt8[Tensor, "H W"], num_classes: int, opacity: float = 0.6
 ) -> Image.Image:
     """The photograph with its classes coloured; class 0, background, stays as it is."""
-    photo = image.permute(1, 2, 0).numpy().astype(np.float32)
-    ids = labels.numpy()
-    blend = np.where((ids > 0)[..., None], opacity, 0.0).astype(np.float32)
-    mixed = photo * (1 - blend) + palette(num_classes)[ids] * blend
-    edge = np.zeros(ids.shape, bool)
-    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    edge[1:] |= ids[1:] != ids[:-1]
-    mixed[edge] = 255
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    ids, colours = labels.numpy(), palette(num_classes)
+    drawn = np.empty((*ids.shape, 3), np.uint8)
+    for rows in _strips(*ids.shape):
+        blend = np.where((ids[rows] > 0)[..., None], opacity, 0.0).astype(np.float32)
+        photo = image[:, rows].permute(1, 2, 0).numpy().astype(np.float32)
+        mixed = photo * (1 - blend) + colours[ids[rows]] * blend
+        mixed[_borders(ids, rows)] = 255
+        drawn[rows] = mixed.round().astype(np.uint8)
+    return Image.fromarray(drawn)
 
 
 def draw_weights(scale_weights: Float[Tensor, "scales H W"]) -> Image.Image:
     """One map a scale, side by side: 0 dark blue, 1 yellow (the cividis colours, readable by the colour-blind)."""
-    index = (scale_weights.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    strip = np.concatenate(list(_cividis()[index]), axis=1)
-    return Image.fromarray(strip)
+    scales, height, width = scale_weights.shape
+    colours, drawn = _cividis(), np.empty((height, scales, width, 3), np.uint8)
+    for rows in _strips(height, scales * width):
+        index = (scale_weights[:, rows].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        drawn[rows] = colours[index].swapaxes(0, 1)
+    return Image.fromarray(drawn.reshape(height, scales * width, 3))
 
 
 def draw_edges(edges: Float[Tensor, "H W"]) -> Image.Image:
@@ -113,6 +119,22 @@ def draw_edges(edges: Float[Tensor, "H W"]) -> Image.Image:
     strong = torch.quantile(edges.flatten()[:: 1 + edges.numel() // 10_000_000], 0.99)  # quantile takes 16 million
     shade = 255 * (1 - (edges / strong.clamp(min=1e-12)).clamp(0, 1))
     return Image.fromarray(shade.round().to(torch.uint8).numpy())
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Rows that are drawn at once: in float32 a whole photograph would take many times its own bytes."""
+    step = max(1, DRAWN // max(1, width))
+    return (slice(start, min(start + step, height)) for start in range(0, height, step))
+
+
+def _borders(ids: UInt8[np.ndarray, "H W"], rows: slice) -> Bool[np.ndarray, "rows W"]:
+    """Pixels of these rows with another class than the pixel to the left or above."""
+    here = ids[rows]
+    edge = np.zeros(here.shape, bool)
+    edge[:, 1:] = here[:, 1:] != here[:, :-1]
+    first = int(rows.start == 0)  # of the image: nothing is above
+    edge[first:] |= here[first:] != ids[rows.start + first - 1 : rows.stop - 1]
+    return edge
 
 
 def _ids(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W"]:

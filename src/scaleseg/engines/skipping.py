@@ -51,11 +51,12 @@ class Skipping:
         grid = self.model.grid((batch.shape[-2], batch.shape[-1]))
         padded = pad(self.model.normalize(batch), grid.padded)
         first, *others = _order(self.model.scales)
-        seen = {first: self._look(padded, first, grid)}
+        seen = _Seen(self.model, grid)
+        seen.add(first, self._look(padded, first, grid))
         for index in others:
-            if self.threshold <= 0 or self._importance(self._fused(seen, grid), index) >= self.threshold:
-                seen[index] = self._look(padded, index, grid)
-        return self._fused(seen, grid)
+            if self.threshold <= 0 or _importance(seen.fused(), index) >= self.threshold:
+                seen.add(index, self._look(padded, index, grid))
+        return seen.fused()
 
     def _look(self, padded: Tensor, index: int, grid: Grid) -> Dense:
         scale = self.model.scales[index]
@@ -64,17 +65,36 @@ class Skipping:
         merged = resize(dense.features, grid.fused, align_corners=grid.align_corners)
         return Dense(merged, dense.scores)
 
-    def _fused(self, seen: dict[int, Dense], grid: Grid) -> Prediction:
+
+class _Seen:
+    """The scales that were looked at, and what the fusion makes of them."""
+
+    def __init__(self, model: ScaleAware, grid: Grid) -> None:
+        self.model, self.grid = model, grid
+        self.looks: dict[int, Dense] = {}
+        self.embedded: dict[tuple[int, int], Tensor | None] = {}  # a fifth of all arithmetic: nothing twice
+
+    def add(self, index: int, look: Dense) -> None:
+        self.looks[index] = look
+
+    def fused(self) -> Prediction:
         """The prediction where every scale that was not looked at is stood for by the nearest that was, the coarser of two."""
         scales = self.model.scales
-        stands = [min(seen, key=lambda known: (abs(scales[known] - scale), scales[known])) for scale in scales]
-        embedded = [self.model.fusion.embed(seen[known].features, index) for index, known in enumerate(stands)]
-        return self.model.fuse([seen[known].scores for known in stands], embedded, grid)
+        stands = [min(self.looks, key=lambda known: (abs(scales[known] - scale), scales[known])) for scale in scales]
+        embedded = [self._embedded(known, index) for index, known in enumerate(stands)]
+        return self.model.fuse([self.looks[known].scores for known in stands], embedded, self.grid)
 
-    def _importance(self, prediction: Prediction, index: int) -> float:
-        """The scale's weight, averaged over pixels by how unsure the answer is."""
-        doubt = 1 - prediction.scores.float().softmax(dim=1).amax(dim=1)
-        return float((prediction.scale_weights[:, index].amax(dim=1) * doubt).mean())
+    def _embedded(self, known: int, index: int) -> Tensor | None:
+        """What the fusion keeps of one scale, in the place of another."""
+        if (known, index) not in self.embedded:
+            self.embedded[known, index] = self.model.fusion.embed(self.looks[known].features, index)
+        return self.embedded[known, index]
+
+
+def _importance(prediction: Prediction, index: int) -> float:
+    """The scale's weight, averaged over pixels by how unsure the answer is."""
+    doubt = 1 - prediction.scores.float().softmax(dim=1).amax(dim=1)
+    return float((prediction.scale_weights[:, index].amax(dim=1) * doubt).mean())
 
 
 def _order(scales: tuple[float, ...]) -> list[int]:
