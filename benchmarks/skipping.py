@@ -11,6 +11,7 @@ their label. Thresholds are chosen on a development split, not on what is report
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{done} of {len(indices)} photographs\n")
     plain, *others = (tally.figures(model) for tally in tallies)
     report = {
-        "command": " ".join(["python", "benchmarks/skipping.py", *(Path(word).name if "/" in word else word for word in given)]),
+        "command": shlex.join(["python", "benchmarks/skipping.py", *given]),
         **machine(), "checkpoint": str(options.checkpoint), "split": options.split, "photographs": len(indices),
         "plain": plain, "skipping": [{**figures, "speed": plain["seconds"] / figures["seconds"]} for figures in others],
     }  # fmt: skip
