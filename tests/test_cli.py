@@ -332,3 +332,24 @@ def test_doctor_says_each_problem_on_a_line(call, monkeypatch: pytest.MonkeyPatc
     ended = call("doctor")
     assert ended.code == 1
     assert ended.out.strip().splitlines()[-1].startswith("problem: safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--refine", "domain-learned"], "--refine is domain-learned, but this model learned no edges"),
+        (["--refine", "sharp"], "--refine is 'sharp'"),
+        (["--calibration", "photos", "--engine", "torch"], "--calibration is for --precision int8"),
+        (["--out", "a-file"], "--out is a-file, which cannot be made"),
+    ],
+)
+def test_predict_refuses_before_an_engine_converts(
+    call, saved: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a-file").touch()
+    monkeypatch.setattr("scaleseg.engines.assemble", lambda *_, **__: pytest.fail("converted"))
+    ended = call("predict", saved, folder, "--out", "out", "--engine", "onnx", *options)
+    assert ended.code == 1
+    assert ended.err.startswith(f"scaleseg: {said}")
+    assert len(ended.err.splitlines()) == 1

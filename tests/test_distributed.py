@@ -594,3 +594,19 @@ def test_no_key_of_a_store_leads_out_of_the_output_folder(tmp_path: Path) -> Non
 def test_a_store_that_is_not_known_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nosuch://bucket/ cannot be listed"):
         find_inputs(["nosuch://bucket/"], tmp_path)
+
+
+def test_a_photograph_given_as_a_list_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "p.png")
+    with pytest.raises(UserError, match=r"the list .*p\.png cannot be read \(it is no text\); give a text file"):
+        find_inputs([f"@{tmp_path / 'p.png'}"], tmp_path / "out")
+
+
+def test_a_list_that_is_not_there_says_so_without_python_s_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be read \(No such file or directory\); give a text file"):
+        find_inputs([f"@{tmp_path / 'none'}"], tmp_path / "out")
+
+
+def test_a_line_too_long_for_a_name_does_not_spoil_a_list(tmp_path: Path) -> None:
+    (tmp_path / "all.txt").write_text(f"{tmp_path / 'a.jpg'}\n{'x' * 5000}\n")
+    assert len(find_inputs([str(tmp_path / "all.txt")], tmp_path / "out")) == 2

@@ -1,6 +1,11 @@
 """Every engine says what PyTorch says in float32; bf16 and 8 bits within a stated distance; `auto` chooses by its table."""
 
 import builtins
+import errno
+import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +18,8 @@ from conftest import small_model
 from scaleseg import checkpoint
 from scaleseg.benchmark import photographs
 from scaleseg.devices import has_bf16
-from scaleseg.engines import Engine, OnnxEngine, TorchEngine, create_engine
-from scaleseg.engines.converted import cache_folder, convert, fingerprint
+from scaleseg.engines import Engine, OnnxEngine, TorchEngine, create_engine, openvino_engine
+from scaleseg.engines.converted import cache_folder, convert, fingerprint, unreported
 from scaleseg.engines.table import Row, read_table, write_table
 from scaleseg.errors import UserError
 from scaleseg.model import Prediction, ScaleAware
@@ -283,3 +288,94 @@ def _without(package: str) -> Callable[..., object]:
         return real(name, *arguments, **named)
 
     return imported
+
+
+def test_nothing_is_reported_and_no_id_made(tmp_path: Path) -> None:
+    """Onnxruntime, openvino and nncf would make an id of the machine and speak to their makers; seen from another home."""
+    needs("openvino")
+    needs("onnx")
+    pytest.importorskip("nncf")
+    code = """
+import torch
+from scaleseg.engines.graph import to_openvino_model
+from scaleseg.engines.onnx_engine import OnnxEngine
+from scaleseg.engines.openvino_engine import _nncf
+try:
+    OnnxEngine(None)
+except AttributeError:
+    pass
+_nncf()
+program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2, 3, 4, 5),))
+try:
+    to_openvino_model(program, ["a"])
+except RuntimeError:  # its input has another name
+    pass
+"""
+    here = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "USERPROFILE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **here}, check=True)
+    found = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert not {"deviceid", "onnxruntime.db", "stats", "openvino_ga_cid"} & set(found)
+
+
+def test_silencing_reports_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "maybe")
+    monkeypatch.delenv("NNCF_CI", raising=False)
+    before, modules = dict(os.environ), sys.modules.get("openvino_telemetry")
+    with unreported():
+        assert os.environ["CI"] == "true"
+    assert dict(os.environ) == before
+    assert sys.modules.get("openvino_telemetry") is modules
+
+
+def test_photographs_too_small_to_calibrate_are_told_before_converting(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("openvino")
+    pytest.importorskip("nncf")
+    monkeypatch.setattr("scaleseg.engines.openvino_engine.convert", lambda *_: pytest.fail("converted"))
+    with pytest.raises(UserError, match="no photograph for --calibration has sides of"):
+        create_engine(
+            "openvino", small_model(), precision="int8", calibration=[torch.zeros(3, 1, 1, dtype=torch.uint8)]
+        )
+
+
+def test_a_damaged_model_of_eight_bits_in_the_cache_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("openvino")
+    pytest.importorskip("nncf")
+    model, photographs = small_model(), [image((40, 50))]
+    digest = hashlib.sha256(f"{tuple(photographs[0].shape)}".encode() + photographs[0].numpy().tobytes()).hexdigest()
+    folder = tmp_path / f"{fingerprint(model)}-int8-{digest[:16]}"
+    folder.mkdir()
+    (folder / "model.xml").write_bytes(b"<net")
+    made: list[int] = []
+    monkeypatch.setattr("scaleseg.engines.openvino_engine.convert", lambda *_: None)
+    monkeypatch.setattr("scaleseg.engines.openvino_engine._quantize", lambda *_: made.append(1) or flat())
+    openvino_engine._quantized(model, photographs, tmp_path)
+    assert made == [1]
+    openvino_engine._quantized(model, photographs, tmp_path)
+    assert made == [1]
+
+
+def flat() -> object:
+    """Some small model of OpenVINO's."""
+    import openvino
+
+    given = openvino.opset13.parameter([1, 3])
+    return openvino.Model([openvino.opset13.relu(given)], [given])
+
+
+def test_a_full_disk_under_the_cache_is_a_sentence_about_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("onnx")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("scaleseg.engines.converted._converted", lambda model: pytest.importorskip("onnx").ModelProto())
+    monkeypatch.setattr("scaleseg.atomic.os.fsync", full)
+    with pytest.raises(
+        UserError, match=r"cannot be kept in .*cache.* \(No space left on device\); make room there, or"
+    ):
+        convert(small_model(), tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())

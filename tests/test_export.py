@@ -432,3 +432,18 @@ def test_a_model_that_cannot_be_traced_is_a_user_s_mistake(tmp_path: Path) -> No
     with pytest.raises(UserError, match="cannot be exported to pt2: "):
         export_model(model, tmp_path / "m.pt2", FORMATS["pt2"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_that_cannot_be_read_is_told_before_anything_is_written(call, saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("hello")
+    out = tmp_path / "a.pt2"
+    code, said = call(saved, out, "--format", "pt2", "--verify", "--images", tmp_path / "text.jpg")
+    assert (code, out.exists()) == (1, False)
+    assert "text.jpg is no image" in said
+
+
+def test_a_place_that_is_no_folder_is_told_before_converting(tmp_path: Path) -> None:
+    (tmp_path / "a-file").touch()
+    with pytest.raises(UserError, match=r"cannot be written: .*a-file is no folder; choose another place"):
+        export.check_out(tmp_path / "a-file" / "a.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]

@@ -362,3 +362,41 @@ def test_a_file_of_another_kind_is_refused_whatever_it_is_called(kind: str, tmp_
     path.write_bytes(encoded(Image.fromarray(PHOTO), kind))
     with pytest.raises(UserError, match="is no image that can be read; give"):
         read(path)
+
+
+def in_one_piece(image: torch.Tensor, labels: torch.Tensor, num_classes: int, opacity: float) -> np.ndarray:
+    """What `draw_overlay` draws, by whole arrays in float32."""
+    photo, ids = image.permute(1, 2, 0).numpy().astype(np.float32), labels.numpy()
+    blend = np.where((ids > 0)[..., None], opacity, 0.0).astype(np.float32)
+    mixed = photo * (1 - blend) + palette(num_classes)[ids] * blend
+    mixed[:, 1:][ids[:, 1:] != ids[:, :-1]] = 255
+    mixed[1:][ids[1:] != ids[:-1]] = 255
+    return mixed.round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("drawn", [1, 100, 10**6])
+def test_an_overlay_in_strips_has_the_pixels_of_one_in_one_piece(drawn: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scaleseg.images.DRAWN", drawn)
+    image = torch.from_numpy(RANDOM.integers(0, 256, (3, 23, 31), dtype=np.uint8))
+    labels = torch.from_numpy(RANDOM.integers(0, 2, (23, 31), dtype=np.uint8) * 20)
+    assert np.array_equal(np.asarray(draw_overlay(image, labels, 21, 0.6)), in_one_piece(image, labels, 21, 0.6))
+
+
+def test_weights_in_strips_have_the_pixels_of_those_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = torch.rand(3, 17, 13)
+    whole = np.asarray(draw_weights(weights))
+    each = [np.asarray(draw_weights(one[None])) for one in weights]
+    assert np.array_equal(whole, np.concatenate(each, axis=1))
+    monkeypatch.setattr("scaleseg.images.DRAWN", 50)
+    assert np.array_equal(np.asarray(draw_weights(weights)), whole)
+
+
+def test_drawing_takes_little_more_memory_than_the_drawing() -> None:
+    """In float32 an overlay would take thirteen times as much; a drawing has three bytes a pixel."""
+    image, labels = torch.zeros(3, 2000, 3000, dtype=torch.uint8), torch.ones(2000, 3000, dtype=torch.uint8)
+    tracemalloc.start()
+    try:
+        draw_overlay(image, labels, 21)
+        assert tracemalloc.get_traced_memory()[1] < 2000 * 3000 * 3 + 60 * 10**6
+    finally:
+        tracemalloc.stop()

@@ -264,3 +264,11 @@ def test_running_out_of_memory_names_the_way_out(monkeypatch: pytest.MonkeyPatch
 
 def test_bytes_are_spelled_as_people_say_them() -> None:
     assert (spelled(4_250_000_000), spelled(512_000_000)) == ("4.2 GB", "512 MB")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_every_engines_precision_is_allowed_for_by_what_float32_takes(limited: ScaleAware, precision: str) -> None:
+    """Half as many bytes, or a quarter, never ask for more; 8 bits are counted as float32, for what they take is not known."""
+    exact = process_bytes(limited, (1000, 1000))
+    assert process_bytes(limited, (1000, 1000), precision) <= exact
+    assert choose_side(limited, (6000, 8000), 2 * 10**9, precision) >= choose_side(limited, (6000, 8000), 2 * 10**9)

@@ -23,8 +23,8 @@ from scaleseg.refine import Refine
 from scaleseg.segmentation import Segmentation, choose_refine, segment
 
 __all__ = [
-    "OUTPUTS", "Item", "Outcome", "check_save", "expand", "files_of", "find_images", "gather", "segment_files",
-    "segment_item",
+    "OUTPUTS", "Item", "Outcome", "check_save", "expand", "files_of", "find_images", "gather", "make_folder",
+    "segment_files", "segment_item",
 ]  # fmt: skip
 
 OUTPUTS = ("masks", "overlays", "weights", "edges")
@@ -112,10 +112,7 @@ def segment_files(
     """
     wanted = check_save(model, save)
     sharpen = choose_refine(model, refine)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out is {out}, which cannot be made ({error.strerror}); choose another folder") from error
+    make_folder(out)
     done: list[Item] = []
     failed: list[tuple[Item, str]] = []
     for item in items:
@@ -135,6 +132,14 @@ def segment_files(
         if report:
             report(item, problem)
     return Outcome(tuple(done), tuple(failed))
+
+
+def make_folder(out: Path) -> None:
+    """The folder for results, if it is not there yet; UserError if it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out is {out}, which cannot be made ({error.strerror}); choose another folder") from error
 
 
 def check_save(model: ScaleAware, save: Iterable[str]) -> list[str]:
@@ -230,7 +235,7 @@ class _Real:
         self._known: dict[Path, tuple[str, bool]] = {}
 
     def __call__(self, path: Path) -> tuple[str, bool]:
-        if path.name in ("", "..") or path.is_symlink():  # a link that leads to itself stays as it is
+        if path.name in ("", "..") or os.path.islink(path):  # noqa: PTH114 - no error of too long a name; a link that leads to itself stays as it is
             path = Path(os.path.realpath(path))
         if path.parent not in self._known:
             parent = Path(os.path.realpath(path.parent))

@@ -163,7 +163,9 @@ def _write(out: Path, files: dict[str, Any]) -> None:
         for name, content in files.items():
             atomic.write(out / name, content)
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error}); give another folder with --out") from error
+        raise UserError(
+            f"{out} cannot be written ({error.strerror or error}); give another folder with --out"
+        ) from error
 
 
 def _reduced(name: str, note: str, result: Segmentation) -> _Shown:

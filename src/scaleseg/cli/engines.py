@@ -69,6 +69,10 @@ def build(
 
     if plan.skip is not None and (refine == "domain-learned" or "edges" in save):
         raise UserError("--skip may leave out the finest scale, which learned edges need; give one of them")
+    if calibration is not None and plan.precision != "int8":
+        raise UserError(
+            f"--calibration is for --precision int8, and the precision is {plan.precision}; give int8, or leave it out"
+        )
     return assemble(model, plan, calibration=_photographs(calibration) if calibration else None, say=say)
 
 

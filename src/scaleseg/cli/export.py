@@ -69,12 +69,16 @@ def _images(given: list[str] | None, verify: bool, tolerance: float | None, out:
     """The files that --images names; UserError for options that would do nothing."""
     from scaleseg.batch import find_images
     from scaleseg.errors import UserError
+    from scaleseg.images import read
 
     if (given or tolerance is not None) and not verify:
         raise UserError(f"{'--images' if given else '--tolerance'} is given, which only --verify uses; give that too")
     if tolerance is not None and not tolerance >= 0:
         raise UserError(f"--tolerance is {tolerance}; give 0 or more, a part of the scores' range such as 0.0001")
-    return [Path(item.source) for item in find_images(given, out)] if given else []
+    paths = [Path(item.source) for item in find_images(given, out)] if given else []
+    for path in paths:  # one that cannot be read is told before the model is converted, and the file written
+        read(path)
+    return paths
 
 
 def _verify(

@@ -117,9 +117,10 @@ def _alone(
     ids: Path | None,
 ) -> None:
     """In this process; exit 1 if an image failed."""
-    from scaleseg.batch import check_save, segment_files
+    from scaleseg.batch import check_save, make_folder, segment_files
     from scaleseg.checkpoint import load
     from scaleseg.devices import choose_device, describe, place
+    from scaleseg.segmentation import choose_refine
     from scaleseg.voc_server import check_classes, pack, select
 
     where = choose_device(device)
@@ -128,12 +129,14 @@ def _alone(
         check_classes(model.classes)
         items, kinds = select(items, ids), ["masks"]
     check_save(model, kinds)
+    sharpen = choose_refine(model, refine)
+    make_folder(out)  # before an engine converts the model, which takes seconds to minutes
     computes = build(model, plan, calibration=calibration, refine=refine, save=kinds)
     what = f"{len(items)} {'image' if len(items) == 1 else 'images'}"
     say(f"{what}, {describe(where)}; {computes.name}, {computes.precision}; refine: {refine}")
     with bar("predicting", len(items)) as advance:
         outcome = segment_files(
-            model, items, out, save=kinds, refine=refine, engine=computes, max_memory=limit,
+            model, items, out, save=kinds, refine=sharpen, engine=computes, max_memory=limit,
             report=_reporter(advance), tell=say,
         )  # fmt: skip
     say(f"{len(outcome.done)} of {len(items)} images segmented into {out}/")

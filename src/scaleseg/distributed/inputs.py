@@ -42,11 +42,14 @@ def _listed(listing: str) -> Iterator[Pair]:
         with _opened(listing) as file:
             for line in file:
                 entry = line.strip("\r\n")
+                if "\0" in entry:
+                    raise ValueError("it is no text")
                 if entry.strip():
                     yield (entry if _is_url(entry) else Path(entry)), _last(entry)
     except Exception as error:  # of many stores
+        why = getattr(error, "strerror", None) or reason(error)
         raise UserError(
-            f"the list {listing} cannot be read ({reason(error)}); give a text file with one path or URL a line"
+            f"the list {listing} cannot be read ({why}); give a text file with one path or URL a line"
         ) from error
 
 

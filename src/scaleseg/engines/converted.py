@@ -4,7 +4,8 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,18 @@ from scaleseg.model import Prediction, ScaleAware
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["cache_folder", "convert", "fingerprint", "on_cpu", "rebuild", "smallest_side"]
+__all__ = ["cache_folder", "convert", "fingerprint", "on_cpu", "rebuild", "smallest_side", "unreported"]
+
+
+UNREPORTED = {
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime, as it is imported
+    "NNCF_CI": "1",  # nncf, as it is imported
+    "CI": "true",  # openvino.convert_model; it has no switch of its own but a file in the user's home
+}
+"""By which environment variables these packages send no word about their use to anybody, and make no id of this machine."""
+
+REPORTER = "openvino_telemetry"
+"""What nncf and openvino report by where it is installed; nncf makes an id as it loads, whatever its variable says."""
 
 
 def cache_folder() -> Path:
@@ -59,10 +71,12 @@ def convert(model: ScaleAware, cache: Path | None) -> "onnx.ModelProto":
             return onnx.load(str(path))
         except Exception:  # protobuf's own error; what is damaged is made anew
             path.unlink(missing_ok=True)
-    made = _converted(model)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, made.SerializeToString())
+    with _kept(cache):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)  # before what takes long
+        made = _converted(model)
+        if path:
+            atomic.write(path, made.SerializeToString())
     return made
 
 
@@ -81,6 +95,38 @@ def smallest_side(model: ScaleAware) -> int:
 def on_cpu(model: ScaleAware) -> ScaleAware:
     """The model itself if it is there, else a copy."""
     return model if model.mean.device.type == "cpu" else deepcopy(model).to("cpu")
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Packages that are imported, or convert, in here report nothing to their makers."""
+    before = {name: os.environ.get(name) for name in UNREPORTED}
+    reporter = sys.modules.get(REPORTER)
+    os.environ.update(UNREPORTED)
+    sys.modules[REPORTER] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        yield
+    finally:
+        del sys.modules[REPORTER]
+        if reporter:
+            sys.modules[REPORTER] = reporter
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _kept(cache: Path | None) -> Iterator[None]:
+    """A fault of the file system as a sentence about the cache, which the user has not named."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"the converted model cannot be kept in {cache} ({error.strerror or error}); make room there, or set "
+            "XDG_CACHE_HOME to another folder"
+        ) from error
 
 
 def _converted(model: ScaleAware) -> "onnx.ModelProto":

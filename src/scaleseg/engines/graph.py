@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from scaleseg import atomic
+from scaleseg.engines.converted import unreported
 from scaleseg.model import ScaleAware
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def to_openvino_model(
     """The program as an OpenVINO model; its `rt_info` has `metadata` below `scaleseg`."""
     import openvino
 
-    with _quiet():
+    with unreported(), _quiet():
         model = openvino.convert_model(program)
     for port, name in zip(model.outputs, outputs, strict=True):
         port.get_tensor().set_names({name})

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from scaleseg.engines.converted import convert, on_cpu, rebuild, smallest_side
+from scaleseg.engines.converted import convert, on_cpu, rebuild, smallest_side, unreported
 from scaleseg.engines.torch_engine import TorchEngine
 from scaleseg.errors import UserError
 from scaleseg.model import Prediction, ScaleAware
@@ -25,7 +25,8 @@ class OnnxEngine:
 
     def __init__(self, model: ScaleAware, cache: Path | None = None) -> None:
         try:
-            import onnxruntime
+            with unreported():
+                import onnxruntime
         except ImportError:
             raise UserError(
                 "--engine is onnx, and onnxruntime is not installed; pip install 'scaleseg[export]'"

@@ -8,7 +8,6 @@ its softmax, the weighted sum, edge maps, and all that comes before the first co
 import ast
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from scaleseg import atomic
 from scaleseg.devices import has_bf16
-from scaleseg.engines.converted import convert, fingerprint, on_cpu, rebuild, smallest_side
+from scaleseg.engines.converted import convert, fingerprint, on_cpu, rebuild, smallest_side, unreported
 from scaleseg.engines.torch_engine import TorchEngine
 from scaleseg.errors import UserError
 from scaleseg.fusion import Attention
@@ -109,16 +108,27 @@ def _quantized(model: ScaleAware, photographs: Sequence[Tensor], cache: Path | N
         seen.update(f"{tuple(photograph.shape)}".encode() + photograph.cpu().contiguous().numpy().tobytes())
     folder = cache / f"{fingerprint(model)}-int8-{seen.hexdigest()[:16]}" if cache else None
     if folder and (folder / "model.xml").is_file():
-        return openvino.Core().read_model(folder / "model.xml")
-    made = _quantize(model, convert(model, cache), photographs)
+        try:
+            return openvino.Core().read_model(folder / "model.xml")
+        except RuntimeError:  # damaged: made anew
+            pass
+    nncf, fit = _nncf(), _large_enough(photographs, smallest_side(model))  # before minutes of converting
+    made = _quantize(nncf, model, convert(model, cache), fit)
     if folder:
         with atomic.fresh_folder(folder) as unfinished:
             openvino.save_model(made, unfinished / "model.xml", compress_to_fp16=False)
     return made
 
 
-def _quantize(model: ScaleAware, program: "onnx.ModelProto", photographs: Sequence[Tensor]) -> "openvino.Model":
-    nncf, openvino = _nncf(), _openvino()
+def _large_enough(photographs: Sequence[Tensor], side: int) -> list[Tensor]:
+    fit = [photograph for photograph in photographs if min(photograph.shape[1:]) >= side]
+    if not fit:
+        raise UserError(f"no photograph for --calibration has sides of {side} pixels or more; give others")
+    return fit
+
+
+def _quantize(nncf: Any, model: ScaleAware, program: "onnx.ModelProto", fit: Sequence[Tensor]) -> "openvino.Model":
+    openvino = _openvino()
     from openvino.passes import ConstantFolding, Manager
 
     whole = openvino.Core().read_model(program.SerializeToString())
@@ -126,11 +136,7 @@ def _quantize(model: ScaleAware, program: "onnx.ModelProto", photographs: Sequen
     folding.register_pass(ConstantFolding())  # BatchNorm is folded into weights by operations: nncf wants constants
     folding.run_passes(whole)
     names = "|".join(re.escape(name) for name in _exact(model, program))
-    side = smallest_side(model)
-    fit = [photograph for photograph in photographs if min(photograph.shape[1:]) >= side]
-    if not fit:
-        raise UserError(f"no photograph for --calibration has sides of {side} pixels or more; give others")
-    with _quiet():
+    with unreported(), _quiet():
         return nncf.quantize(
             whole,
             nncf.Dataset(fit, lambda photograph: photograph[None].cpu().numpy()),
@@ -154,19 +160,11 @@ def _exact(model: ScaleAware, program: "onnx.ModelProto") -> Iterator[str]:
 
 
 def _nncf() -> Any:
-    """The package, imported so that it sends no word about its use to anybody."""
-    before = os.environ.get("NNCF_CI")
-    os.environ["NNCF_CI"] = "1"
     try:
-        with _quiet():
+        with unreported(), _quiet():
             import nncf
     except ImportError:
         raise UserError("precision is 'int8', and nncf is not installed; pip install 'scaleseg[openvino]'") from None
-    finally:
-        if before is None:
-            del os.environ["NNCF_CI"]
-        else:
-            os.environ["NNCF_CI"] = before
     return nncf
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from scaleseg.engines.converted import unreported
 from scaleseg.engines.graph import ImageGraph, smallest
 from scaleseg.export.formats import Format
 from scaleseg.geometry import Size, resize_photo
@@ -146,7 +147,8 @@ def _pt2(path: Path) -> Run:
 
 
 def _onnx(path: Path) -> Run:
-    import onnxruntime
+    with unreported():
+        import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})

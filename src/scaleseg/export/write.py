@@ -46,9 +46,13 @@ class Exported:
 
 
 def check_out(out: Path) -> None:
-    """UserError where something lies there already: nothing is written over."""
+    """UserError where something lies there already, for nothing is written over, or where nothing can be written."""
     if os.path.lexists(out):
         raise UserError(f"{out} exists; give another name, or remove it first")
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        why = "is no folder" if not above.is_dir() else "may not be written to"
+        raise UserError(f"{out} cannot be written: {above} {why}; choose another place")
 
 
 def export_model(
