@@ -1,11 +1,18 @@
 """Scales that are left out: where nothing is skipped all is as always, and what is skipped is really not computed."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
 from conftest import CLASSES, small_model
+from scaleseg.cli.app import app
 from scaleseg.engines import Engine, Tiled, TorchEngine
 from scaleseg.engines.skipping import Skipping
+from scaleseg.errors import UserError
+from scaleseg.fusion import Average
 from scaleseg.model import ScaleAware, create_model
 from scaleseg.segmentation import segment
 
@@ -77,8 +84,6 @@ def test_with_average_fusion_importance_is_a_third_of_the_doubt(photo: torch.Ten
 def test_one_scale_is_never_skipped(photo: torch.Tensor) -> None:
     model = small_model()
     model.scales = (1.0,)
-    from scaleseg.fusion import Average
-
     model.fusion = Average()
     assert torch.equal(Skipping(model, 5.0, "float32")(photo).scores, TorchEngine(model, "float32")(photo).scores)
 
@@ -97,3 +102,21 @@ def test_each_tile_decides_for_itself() -> None:
     skipping = Skipping(model, 0.0, "float32")
     Tiled(skipping, model, 192, halo=32)(image)
     assert skipping.looked[0.5] > 1
+
+
+@pytest.mark.parametrize("how", [[], ["--distributed"]])
+@pytest.mark.parametrize("needs", [["--refine", "domain-learned"], ["--save", "masks,edges"]])
+def test_what_needs_the_finest_scale_is_refused_beside_skipping(
+    tmp_path: Path, how: list[str], needs: list[str]
+) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    words = ["predict", "voc-animals-lite", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--skip", "0.1"]
+    result = CliRunner().invoke(app, [*words, *needs, *how])
+    assert isinstance(result.exception, UserError) and "--skip may leave out the finest scale" in str(result.exception)
+
+
+def test_a_threshold_that_is_none_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    words = ["predict", "voc-animals-lite", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--skip", "nan"]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, UserError) and "--skip is nan; give a threshold from 0" in str(result.exception)

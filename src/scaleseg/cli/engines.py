@@ -24,6 +24,7 @@ __all__ = [
     "Skip",
     "build",
     "bytes_of",
+    "check",
 ]
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -67,13 +68,18 @@ def build(
     from scaleseg.cli.output import say
     from scaleseg.engines import assemble
 
+    check(plan, calibration=calibration, refine=refine, save=save)
+    return assemble(model, plan, calibration=_photographs(calibration) if calibration else None, say=say)
+
+
+def check(plan: "Plan", *, calibration: str | None = None, refine: str = "none", save: Sequence[str] = ()) -> None:
+    """UserError for options that exclude each other."""
     if plan.skip is not None and (refine == "domain-learned" or "edges" in save):
         raise UserError("--skip may leave out the finest scale, which learned edges need; give one of them")
     if calibration is not None and plan.precision != "int8":
         raise UserError(
             f"--calibration is for --precision int8, and the precision is {plan.precision}; give int8, or leave it out"
         )
-    return assemble(model, plan, calibration=_photographs(calibration) if calibration else None, say=say)
 
 
 def bytes_of(max_memory: str | None) -> int | None:

@@ -16,6 +16,7 @@ from scaleseg.cli.engines import (
     Skip,
     build,
     bytes_of,
+    check,
 )
 from scaleseg.cli.output import bar, say
 from scaleseg.errors import UserError
@@ -88,6 +89,7 @@ def predict(
         raise UserError("--distributed goes with neither --format voc-server nor --calibration; leave one out")
     items, kinds = find_inputs(inputs, out), [kind.strip() for kind in save.split(",")]
     plan, limit = Plan(engine, precision, skip, flip), bytes_of(max_memory)
+    check(plan, calibration=calibration, refine=refine, save=kinds)
     if not distributed:
         _alone(checkpoint, items, out, kinds, plan, limit, refine, device, calibration, for_server=for_server, ids=ids)
         return
