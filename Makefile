@@ -29,7 +29,7 @@ docs: .venv/docs.stamp
 # Not part of `make test`: 200 kills, 5,000 damaged files, every full disk, a hundred Ctrl-C a verb. Up to an hour.
 torture: .venv/dev.stamp
 	SCALESEG_TORTURE=long OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadgroup -q \
-		tests/test_torture.py tests/test_torture_kills.py tests/test_bad_input.py
+		tests/test_torture.py tests/test_torture_kills.py tests/test_bad_input.py tests/test_distributed.py
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'

@@ -150,6 +150,7 @@ segment_distributed(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("SCALESEG_TORTURE") != "long", reason="takes two minutes; make torture runs it")
 def test_a_run_whose_process_was_killed_goes_on_where_it_was(
     ray: Any, photographs: Path, saved: Path, alone: Path, tmp_path: Path
 ) -> None:
