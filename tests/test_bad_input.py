@@ -451,7 +451,8 @@ def test_a_zip_that_lies_is_told_in_one_line(world: World, case: str, verb: str)
     }
     ended = world(*verb.split(), *lines[verb].split())
     print(ended)
-    if case in HARMLESS:
+    overlap = case == "packed size too large" and ended.code  # some Pythons see that entries overlap, and refuse them
+    if case in HARMLESS and not overlap:
         assert ended.code == 0, ended
     elif "problem" in ended.out:  # of one member, not of the whole
         assert (ended.code, ended.err) == (1, "")

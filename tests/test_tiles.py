@@ -145,7 +145,7 @@ def test_a_decision_in_strips_is_the_decision_on_the_whole(
     strips = segment(model, image, precision="float32")
     assert len(list(segmentation._strips(predict(model, image, precision="float32")))) > 5
     assert torch.equal(strips.labels, whole.labels)
-    assert torch.equal(strips.scale_weights, whole.scale_weights)
+    assert torch.allclose(strips.scale_weights, whole.scale_weights, atol=1e-5)  # with more threads not the same bits
     assert len(whole.labels.unique()) > 1
 
 

@@ -39,8 +39,9 @@ def assemble(
     `say` hears what the engine `auto` chose.
     """
     if plan.skip is None:
+        cache = None if plan.engine == "torch" else cache_folder()
         engine = create_engine(
-            plan.engine, model, precision=plan.precision, calibration=calibration, cache=cache_folder(), say=say
+            plan.engine, model, precision=plan.precision, calibration=calibration, cache=cache, say=say
         )
     elif not 0 <= plan.skip <= 1:
         raise UserError(f"--skip is {plan.skip:g}; give a threshold from 0 (skip nothing) to 1, such as 0.02")

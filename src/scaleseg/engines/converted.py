@@ -40,7 +40,13 @@ def cache_folder() -> Path:
     """Where this user keeps what can be made anew: $XDG_CACHE_HOME/scaleseg, ~/.cache/scaleseg, or macOS's own place."""
     if given := os.environ.get("XDG_CACHE_HOME"):
         return Path(given) / "scaleseg"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "scaleseg"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise UserError(
+            "there is no home folder to keep converted models in; set HOME, or XDG_CACHE_HOME to a folder, or give --engine torch"
+        ) from None
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "scaleseg"
 
 
 def fingerprint(model: ScaleAware) -> str:
