@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from scaleseg.engines.converted import unreported
@@ -139,7 +139,7 @@ def _photographs() -> Iterator[tuple[str, UInt8[Tensor, "3 H W"]]]:
 def _pt2(path: Path) -> Run:
     program = torch.export.load(path).module()
 
-    def run(images: UInt8[np.ndarray, "n 3 H W"]) -> Sequence[Float[np.ndarray, "..."]]:
+    def run(images: UInt8[np.ndarray, "n 3 H W"]) -> Sequence[np.ndarray]:
         with torch.inference_mode():
             return [maps.numpy() for maps in program(torch.from_numpy(images))]
 
