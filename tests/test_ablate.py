@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import pytest
 
 from conftest import small_config, small_model
-from scaleseg import checkpoint
+from scaleseg import atomic, checkpoint
 from scaleseg.ablate import Plan, jobs, machine, paper, results
 from scaleseg.ablate.cells import TABLES, grid, select
 from scaleseg.ablate.chart import chart
@@ -484,7 +484,7 @@ def carry_out(stand_in: StandIn, out: Path, *order: tuple[str, str | None], plac
         if problem:
             failed[job.name] = problem
 
-    with machine.alone(out / "lock") as lock:
+    with atomic.lock(out / "lock", "another") as lock:
         jobs.run(work, machine.Machine(("cpu",) * places, 1, ""), lock, done)
     return failed
 
@@ -556,7 +556,7 @@ def test_a_second_ctrl_c_waits_for_nobody(ablate: Call, stand_in: StandIn, reque
 
 
 def test_two_at_once_in_one_folder_are_one_too_many(ablate: Call, stand_in: StandIn, tmp_path: Path) -> None:
-    with machine.alone(tmp_path / "t"):
+    with atomic.lock(tmp_path / "t", "another ablation"):
         ended = ablate()
     assert ended.code == 1
     assert "another ablation" in ended.err

@@ -340,7 +340,7 @@ def test_doctor_says_each_problem_on_a_line(call, monkeypatch: pytest.MonkeyPatc
         (["--refine", "domain-learned"], "--refine is domain-learned, but this model learned no edges"),
         (["--refine", "sharp"], "--refine is 'sharp'"),
         (["--calibration", "photos", "--engine", "torch"], "--calibration is for --precision int8"),
-        (["--out", "a-file"], "--out is a-file, which cannot be made"),
+        (["--out", "a-file"], "--out a-file cannot be written"),
     ],
 )
 def test_predict_refuses_before_an_engine_converts(

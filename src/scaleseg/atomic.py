@@ -1,13 +1,20 @@
-"""Files and folders that are there whole or not at all: written under a temporary name, synced, renamed."""
+"""Files and folders that are there whole or not at all: written under a temporary name, synced, renamed.
 
+And the lock by which one process at a time writes to a folder.
+"""
+
+import fcntl
 import os
 import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-__all__ = ["fresh_folder", "point", "remove_leftovers", "write"]
+from scaleseg.errors import UserError
+
+__all__ = ["fresh_folder", "lock", "point", "remove_leftovers", "write"]
 
 MARK = ".writing-"
 """Temporary names begin with it; `remove_leftovers` knows them by it."""
@@ -59,6 +66,29 @@ def point(link: Path, target: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(link.parent)
+
+
+def lock(folder: Path, holder: str, option: str = "--out") -> IO[str]:
+    """The folder's open `.lock`, this process's alone until it is closed or the process ends; makes the folder.
+
+    UserError if the folder cannot be written, has no locks, or another process has it: `holder` says what that may be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{option} {folder} cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"{holder} is writing to {folder}; wait for it, or choose another {option}") from None
+    except OSError as error:
+        file.close()
+        raise UserError(
+            f"{folder} cannot be locked ({error.strerror}); choose an {option} on a file system that has locks"
+        ) from error
+    return file
 
 
 def remove_leftovers(folder: Path) -> None:

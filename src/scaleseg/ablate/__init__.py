@@ -17,7 +17,7 @@ from scaleseg.ablate import results
 from scaleseg.ablate.cells import TABLES, Key
 from scaleseg.ablate.chart import chart
 from scaleseg.ablate.jobs import Job, last_lines, run
-from scaleseg.ablate.machine import Machine, alone, choose_machine
+from scaleseg.ablate.machine import Machine, choose_machine
 from scaleseg.ablate.markdown import markdown
 from scaleseg.ablate.plan import Plan
 from scaleseg.ablate.sheet import Sheet, document, fill
@@ -37,7 +37,7 @@ def ablate(
     """
     chosen = plan.chosen
     machine = choose_machine(device, jobs)
-    with alone(plan.out) as lock:
+    with atomic.lock(plan.out, "another ablation, or a cell that one began,") as lock:
         plan.check()
         work = _Work(plan, command, say)
         _announce(plan, chosen, work.left, machine, say)

@@ -8,7 +8,6 @@ One process writes them, under a lock. A line that was cut short, or whose files
 for nothing.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from scaleseg.errors import UserError
 
 __all__ = ["Record", "sizes_of"]
 
-SETTINGS, DONE, FAILURES, LOCK = "settings.json", "done.jsonl", "failures.jsonl", ".lock"
+SETTINGS, DONE, FAILURES = "settings.json", "done.jsonl", "failures.jsonl"
 
 
 class Record:
@@ -33,7 +32,7 @@ class Record:
         self.wanted: list[str] = settings["save"]
 
     def __enter__(self) -> "Record":
-        self._lock = self._hold()
+        self._lock = atomic.lock(self.out, "another predict")
         try:
             self._check_settings()
             self._failures = (self.out / FAILURES).open("w", encoding="utf-8")
@@ -75,26 +74,6 @@ class Record:
                 self._failures,
                 [{"name": item.name, "source": _source(item), "problem": problem} for item, problem in failed],
             )
-
-    def _hold(self) -> IO[str]:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            lock = (self.out / LOCK).open("a+", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"--out is {self.out}, which cannot be made ({error.strerror}); choose another folder"
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise UserError(f"another predict is writing to {self.out}; wait for it, or choose another --out") from None
-        except OSError as error:
-            lock.close()
-            raise UserError(
-                f"{self.out} cannot be locked ({error.strerror}); choose an --out on a file system that has locks"
-            ) from error
-        return lock
 
     def _check_settings(self) -> None:
         path = self.out / SETTINGS

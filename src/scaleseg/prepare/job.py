@@ -4,7 +4,6 @@ A kill at any moment leaves whole files only; the same command goes on with thos
 `finished` only at the end, and readers refuse a folder where it does not.
 """
 
-import fcntl
 import json
 import re
 import shlex
@@ -65,8 +64,7 @@ class Job:
     def begun(self) -> Iterator["Job"]:
         """Hold the folder; UserError if it holds something else, or if another process is at it."""
         self._check()  # first without the lock, which would leave a file in a folder that is none of ours
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder):
+        with atomic.lock(self.folder, "another prepare", "--to"):
             begun = self._check()
             for inner in [self.folder, *(item for item in self.folder.rglob("*") if item.is_dir())]:
                 atomic.remove_leftovers(inner)
@@ -242,17 +240,6 @@ def _compare(image: Path, mask: Path) -> None:
         raise UserError(
             f"{error}. Both were removed; put the wrong archive right, then give the same command again"
         ) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time; the lock dies with it."""
-    with (folder / ".lock").open("a", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another prepare is writing to {folder}; wait for it, or choose another --to") from None
-        yield
 
 
 def _text(content: bytes, label: str) -> str:

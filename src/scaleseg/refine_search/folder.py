@@ -7,7 +7,6 @@
 At every moment, a kill leaves no more than a line cut short, which is dropped. One search at a time writes here.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,20 +28,8 @@ FORMAT = 1
 def alone(out: Path) -> Iterator[Path]:
     """The folder `cache` of `out`, locked; UserError if it cannot be written or another search is there."""
     cache = out / "cache"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("a", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another search, or a run, is writing to {out}; wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise UserError(f"{out} cannot be locked ({error.strerror}); choose an --out that has locks") from error
+    with atomic.lock(out, "another search, or a run,"):
+        cache.mkdir(exist_ok=True)
         for folder in (out, cache):
             atomic.remove_leftovers(folder)
         yield cache

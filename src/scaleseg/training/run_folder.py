@@ -3,7 +3,6 @@
 At every moment, a kill leaves either the old state or the new one. One process at a time writes here.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -41,23 +40,8 @@ class RunFolder:
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> "RunFolder":
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written ({error.strerror}); choose another --out") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise UserError(f"another run is writing to {self.path}; wait for it, or choose another --out") from None
-        except OSError as error:
-            lock.close()
-            raise UserError(
-                f"{self.path} cannot be locked ({error.strerror}); choose an --out on a file system that has locks"
-            ) from error
-        self._lock = lock
-        _held.add(lock)
+        self._lock = atomic.lock(self.path, "another run")
+        _held.add(self._lock)
         for folder in (self.path, self.checkpoints):
             atomic.remove_leftovers(folder)
         return self
