@@ -73,6 +73,7 @@ class TrainConfig:
     poly_power: float = 0.9
     warmup_steps: int = 0
     extra_supervision: bool = True
+    ema: float = 0.0  # decay of a moving average of the parameters, such as 0.998: that is measured and saved; 0 = none
     class_weights: Any = None  # null, auto (from the data's frequencies) or one number a class
     freeze_bn: bool = True  # of a pretrained trunk
     init_from: str | None = None  # start from this checkpoint; what it lacks or has other classes for starts fresh
@@ -215,7 +216,7 @@ _OPEN = ("model.options", "data.label_map")
 
 _RANGES = (
     ("momentum", 0, 1), ("weight_decay", 0, float("inf")), ("fresh_lr", 0, float("inf")),
-    ("bias_lr", 0, float("inf")), ("step_factor", 0, float("inf")), ("poly_power", 0, float("inf")),
+    ("bias_lr", 0, float("inf")), ("ema", 0, 1), ("step_factor", 0, float("inf")), ("poly_power", 0, float("inf")),
     ("seed", 0, 2**40), ("warmup_steps", 0, float("inf")), ("batch", 1, 2**20),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ the first one writes.
 import time
 import zlib
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from scaleseg.evaluation import count
 from scaleseg.loss import Losses, count_valid, scale_aware_losses
 from scaleseg.refine import learned_filter
 from scaleseg.training.loading import Batch, batches
+from scaleseg.training.moving_average import MovingAverage
 from scaleseg.training.optimizer import create_optimizer, freeze, freeze_batch_norm, has_batch_norm, rate, set_rate
 from scaleseg.training.processes import Processes, joined, launch
 from scaleseg.training.progress import Progress
@@ -108,6 +109,7 @@ class Trainer:
             )
         self.optimizer = create_optimizer(self.model, config.train, self.fresh)
         self.step, self.best = 0, Best()
+        self.average = MovingAverage(self.model, config.train.ema) if config.train.ema else None
         if state:
             self._restore(state)
         self.class_weights = (
@@ -146,6 +148,8 @@ class Trainer:
                     batch = next(stream)
                 losses, lr = self._train_step(batch)
                 self.step += 1
+                if self.average:
+                    self.average.update(self.step)
                 progress.step(self.step, losses, lr)
                 at_end = self.step == settings.steps
                 improved = (at_end or not self.step % settings.validate_every) and self._validate(progress)
@@ -225,7 +229,7 @@ class Trainer:
             return False
         processes = self.processes
         mine = Subset(self.dev_set, range(processes.rank, len(self.dev_set), processes.count))
-        with processes.together():
+        with processes.together(), self._averaged():
             counts = count(self.model, mine, refine=self.filter, workers=min(self.config.data.workers, 1))
         for confusion in counts.all:
             confusion.matrix = processes.sum(torch.from_numpy(confusion.matrix)).numpy()
@@ -253,13 +257,20 @@ class Trainer:
             "class_weights": self.class_weights, "processes": self.processes.count,
         }  # fmt: skip
         about = {"step": self.step, "dev_mIoU": self.best.mIoU if best == self.step and self.best.step else None}
+        if self.average:
+            state["learned"] = self.average.learned()
         folder = self.run.checkpoint(self.step)
         if not folder.exists():
-            checkpoint.save(folder, self.model, self.config, training_state=state, about=about)
+            with self._averaged():
+                checkpoint.save(folder, self.model, self.config, training_state=state, about=about)
         self.run.point("last", self.step)
         if best in (0, self.step):  # before the first measurement the newest is the best there is
             self.run.point("best", self.step)
         self.run.prune(settings.keep, best)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The model as it is measured and saved: with `train.ema`, its moving average."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["photographs"] != self.photographs:
@@ -268,6 +279,8 @@ class Trainer:
         self.step, self.best = state["step"], Best(**state["best"])
         if self.step > self.config.train.steps:
             raise UserError(f"the run is at step {self.step} already; give train.steps more than that")
+        if self.average:
+            self.average.restore(state["learned"])
         self.say(f"going on from step {self.step}")
         settings, before = self.config.train, state.get("processes", 1)
         if before != self.processes.count:
