@@ -21,8 +21,9 @@ FLOORS = (
     {"engines"},
     {"segmentation", "checkpoint", "data_check", "prepare"},
     {"evaluation", "hub", "caffe_import"},
-    {"training", "export", "batch", "refine_search"},
-    {"ablate", "report", "server", "demo", "benchmark", "distributed", "doctor", "voc_server"},
+    {"training", "export", "batch", "refine_search", "analysis"},
+    {"ablate", "report", "server", "benchmark", "distributed", "doctor", "voc_server"},
+    {"demo"},
     {"cli"},
     {"__main__"},
 )

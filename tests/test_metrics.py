@@ -309,7 +309,7 @@ def test_a_seed_decides_the_interval() -> None:
 def test_how_many_are_drawn_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = bootstrap(each(*PAIRS), resamples=50)
     for draws in (1, 2 * len(PAIRS) + 1, 49 * len(PAIRS)):
-        monkeypatch.setattr("scaleseg.metrics._DRAWS", draws)
+        monkeypatch.setattr("scaleseg.metrics.resampling._DRAWS", draws)
         assert bootstrap(each(*PAIRS), resamples=50) == expected
 
 

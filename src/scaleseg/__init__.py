@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scaleseg.analysis import Analysis, analyze
     from scaleseg.checkpoint import list_bundled, load, save
     from scaleseg.config import Config
     from scaleseg.errors import UserError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Analysis": "analysis", "analyze": "analysis",
     "list_bundled": "checkpoint", "load": "checkpoint", "save": "checkpoint",
     "Config": "config", "UserError": "errors", "evaluate": "evaluation",
     "from_pretrained": "hub", "push_to_hub": "hub", "save_pretrained": "hub",
@@ -36,9 +38,9 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "Config", "Metrics", "Prediction", "ScaleAware", "Segmentation", "UserError", "__version__", "create_model",
-    "evaluate", "from_pretrained", "list_bundled", "list_models", "list_recipes", "load", "load_recipe", "push_to_hub",
-    "save", "save_pretrained", "scale_aware_loss", "scale_aware_losses", "segment", "train",
+    "Analysis", "Config", "Metrics", "Prediction", "ScaleAware", "Segmentation", "UserError", "__version__", "analyze",
+    "create_model", "evaluate", "from_pretrained", "list_bundled", "list_models", "list_recipes", "load", "load_recipe",
+    "push_to_hub", "save", "save_pretrained", "scale_aware_loss", "scale_aware_losses", "segment", "train",
 ]  # fmt: skip
 
 

@@ -139,7 +139,7 @@ def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out is {out}, which cannot be made ({error.strerror}); choose another folder") from error
+        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from error
 
 
 def check_save(model: ScaleAware, save: Iterable[str]) -> list[str]:

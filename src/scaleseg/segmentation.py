@@ -20,7 +20,7 @@ from scaleseg.images import draw_edges, draw_overlay, draw_weights, label_image,
 from scaleseg.model import Prediction, ScaleAware
 from scaleseg.refine import Refine, create_refine
 
-__all__ = ["Segmentation", "at_image", "choose_refine", "predict", "segment"]
+__all__ = ["Segmentation", "at_image", "choose_refine", "chosen_labels", "chosen_weights", "predict", "segment"]
 
 Input = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -96,7 +96,8 @@ def segment(
         elif isinstance(runs, TorchEngine):
             check_whole(model, size, runs.precision, str(name))
         prediction = runs(pixels)
-        labels, weights = _decide(prediction, pixels, sharpen)
+        labels = _labels(prediction, pixels, sharpen)
+        weights = chosen_weights(prediction, labels)
         edges = None if prediction.edges is None else prediction.edges[0].cpu()
         note = sharpen.note(size) if sharpen else ""
         return Segmentation(pixels, labels, weights, model.classes, model.scales, edges, note)
@@ -147,23 +148,36 @@ def predict(
         return runs(image)
 
 
+def chosen_labels(prediction: Prediction, scores: Float[Tensor, "1 classes h w"] | None = None) -> UInt8[Tensor, "H W"]:
+    """The class with the highest score at each pixel, on the CPU; of other `scores` on the prediction's grid if given.
+
+    Rows after rows, for scores at the image's size may be gigabytes.
+    """
+    labels = torch.empty(*prediction.grid.image, dtype=torch.uint8)
+    for strip in _strips(prediction):
+        labels[strip.rows] = strip.labels(prediction.scores if scores is None else scores).cpu()
+    return labels
+
+
+def chosen_weights(prediction: Prediction, labels: UInt8[Tensor, "H W"]) -> Float[Tensor, "scales H W"]:
+    """At each pixel the weights behind the class that `labels` say, on the CPU; rows after rows."""
+    weights = torch.empty(prediction.scale_weights.shape[1], *prediction.grid.image)
+    for strip in _strips(prediction):
+        here = labels[strip.rows].to(prediction.scale_weights.device)
+        weights[:, strip.rows] = _chosen_weights(prediction.scale_weights[0], here, strip).cpu()
+    return weights
+
+
 def _within(max_memory: int, engine: Engine, model: ScaleAware, size: Size, *, whole_scores: bool) -> Engine:
     """The engine itself where it stays below so many bytes with this image, else one that works in tiles."""
     side = choose_side(model, size, max_memory, engine.precision, whole_scores=whole_scores)
     return Tiled(engine, model, side) if side < max(model.grid(size).padded) else engine
 
 
-def _decide(prediction: Prediction, image: Tensor, refine: Refine | None) -> tuple[Tensor, Tensor]:
-    """Labels, and the weights behind them, on the CPU: rows after rows, for scores at the image's size may be gigabytes."""
-    refined = None if refine is None else at_image(prediction, image, refine).argmax(dim=0).to(torch.uint8)
-    rows, columns = prediction.grid.image
-    labels = torch.empty(rows, columns, dtype=torch.uint8)
-    weights = torch.empty(prediction.scale_weights.shape[1], rows, columns)
-    for strip in _strips(prediction):
-        chosen = strip.labels(prediction.scores) if refined is None else refined[strip.rows]
-        labels[strip.rows] = chosen.cpu()
-        weights[:, strip.rows] = _chosen_weights(prediction.scale_weights[0], chosen, strip).cpu()
-    return labels, weights
+def _labels(prediction: Prediction, image: Tensor, refine: Refine | None) -> Tensor:
+    if refine is None:
+        return chosen_labels(prediction)
+    return at_image(prediction, image, refine).argmax(dim=0).to(torch.uint8).cpu()
 
 
 def _chosen_weights(

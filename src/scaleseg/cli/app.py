@@ -5,7 +5,7 @@ import threading
 
 import typer
 
-from scaleseg.cli import ablate, benchmark, convert, data, export, look, predict, refine, run
+from scaleseg.cli import ablate, benchmark, compare, convert, data, export, look, predict, refine, run
 from scaleseg.errors import UserError
 
 __all__ = ["app", "run_verb"]
@@ -27,6 +27,7 @@ benchmark.add_to(app)
 refine.add_to(app)
 convert.add_to(app)
 export.add_to(app)
+compare.add_to(app)
 app.add_typer(data.app, name="data")
 
 ADVICE = {

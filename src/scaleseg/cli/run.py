@@ -1,11 +1,11 @@
 """train, evaluate."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaleseg.cli.deep import bare, check_writable, print_analysis, write_json
 from scaleseg.cli.engines import (
     Calibration,
     Device,
@@ -19,7 +19,6 @@ from scaleseg.cli.engines import (
     bytes_of,
 )  # fmt: skip
 from scaleseg.cli.output import bar, one_line, say
-from scaleseg.errors import UserError
 
 if TYPE_CHECKING:
     from scaleseg.metrics import Metrics
@@ -75,9 +74,12 @@ def evaluate(
     skip: Skip = None,
     flip: Flip = False,
     max_memory: MaxMemory = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Say why too: by fusion and object size, borders, calibration, scales.")
+    ] = False,
 ) -> None:
     """Measure a model: mIoU over a whole dataset, each photograph at its own resolution."""
-    from scaleseg import atomic
+    from scaleseg.analysis import analyze
     from scaleseg.checkpoint import load, locate, read_config
     from scaleseg.config import to_dict
     from scaleseg.datasets import open_evaluation
@@ -87,6 +89,7 @@ def evaluate(
     from scaleseg.recipes import override
     from scaleseg.segmentation import choose_refine
 
+    check_writable(json_file)
     folder = locate(checkpoint)  # once: a Hub id could mean another commit the next time
     config = override(to_dict(read_config(folder)), overrides or [])
     measured = open_evaluation(config.data)
@@ -98,21 +101,23 @@ def evaluate(
     how = f"{computes.name}, {computes.precision}"
     say(f"{measured.note}; {describe(where)}; {how}; refine: {sharpen or 'none'}")
     with bar("evaluating", len(measured.dataset)) as advance:
-        metrics = measure(
-            model, measured.dataset, refine=sharpen, engine=computes, max_memory=limit,
-            progress=lambda done, total: advance(),
-        )  # fmt: skip
+        options: dict[str, Any] = {"refine": sharpen, "engine": computes, "max_memory": limit}
+        options["progress"] = lambda done, total: advance()
+        analysis = analyze(model, measured.dataset, **options) if deep else None
+        metrics = analysis.metrics if analysis else measure(model, measured.dataset, **options)
     _print_metrics(metrics)
+    if analysis:
+        print_analysis(analysis)
     if json_file:
         document = {
             **metrics.to_dict(), "checkpoint": checkpoint, "overrides": overrides or [],
             "engine": computes.name, "precision": computes.precision, "max_memory": max_memory,
             "refine": repr(sharpen) if sharpen else "none", "device": describe(where), "note": measured.note,
         }  # fmt: skip
-        try:
-            atomic.write(json_file, json.dumps(document, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"--json {json_file} cannot be written ({error.strerror}); choose another path") from error
+        if analysis:
+            document |= {"checkpoint": bare(checkpoint), "overrides": [bare(item) for item in overrides or []]}
+            document |= {"note": bare(measured.note), "analysis": analysis.to_dict()}
+        write_json(json_file, document)
 
 
 def _print_metrics(metrics: "Metrics") -> None:

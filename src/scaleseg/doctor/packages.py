@@ -14,6 +14,8 @@ USES = {
     "train": "TensorBoard curves of a training run",
     "lite0": "ImageNet parameters of the segmenter lite0, to train it on photographs",
     "demo": "photographs and page of `scaleseg demo`",
+    "report": "`scaleseg evaluate --deep`, `report` and `compare`",
+    "serve": "`scaleseg serve`: the viewer, and the server for programs",
     "docs": "building the documentation",
     "data": "COCO's annotations for `scaleseg data prepare coco`",
     "export": "`scaleseg export` to ONNX, and the engine onnx",

@@ -1,0 +1,153 @@
+"""What `evaluate --deep` prints and writes."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scaleseg.cli.output import one_line, say
+from scaleseg.errors import UserError
+
+if TYPE_CHECKING:
+    from scaleseg.analysis import Analysis, Estimate, ImageScore, ObjectSize, ScaleUse
+
+__all__ = ["bare", "check_writable", "print_analysis", "table", "write_json"]
+
+WIDTHS = (1, 3, 5, 10, 20)
+"""Of the trimap curve, those that are printed; the JSON has all."""
+
+SHOWN = 10
+"""Worst and best photographs."""
+
+
+def check_writable(json_file: Path | None) -> None:
+    """UserError where --json cannot be written, before hours of work."""
+    if json_file is None:
+        return
+    folder = json_file.parent
+    problem = (
+        "is a folder" if json_file.is_dir() else "is in a folder that does not exist" if not folder.is_dir() else ""
+    )
+    problem = problem or ("" if os.access(folder, os.W_OK | os.X_OK) else "is in a folder that cannot be written to")
+    if problem:
+        raise UserError(f"--json {json_file} {problem}; choose another path")
+
+
+def write_json(json_file: Path, document: dict[str, Any]) -> None:
+    """Write it whole; UserError if it cannot be written."""
+    import json
+
+    from scaleseg import atomic
+
+    try:
+        atomic.write(json_file, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise UserError(f"--json {json_file} cannot be written ({error.strerror}); choose another path") from error
+
+
+def bare(text: str) -> str:
+    """Text without the folders of absolute paths: what is handed on tells nothing of this machine."""
+    return _FOLDERS.sub("", text)
+
+
+_FOLDERS = re.compile(r"(?<![\w./~-])(?:file:/)?~?/(?!/)(?:[^/,\]'\"\n]*/)*(?=[^/\s])")
+
+
+def print_analysis(analysis: "Analysis") -> None:
+    """Compact tables in percent, the rest in lines; the classes are in the table of plain `evaluate`."""
+    _print_fusions(analysis)
+    _print_sizes(analysis)
+    if analysis.scale_use:
+        _print_weights(analysis, analysis.scale_use)
+    curve = dict(analysis.trimap)
+    say("mIoU near borders      " + "  ".join(f"{width} px: {100 * curve[width]:.2f}" for width in WIDTHS))
+    say(f"boundary IoU           {_spread(analysis.boundary_IoU)}")
+    say(
+        f"calibration error      {100 * analysis.calibration.ece:.2f} points between how sure it is and how often right"
+    )
+    _print_images(analysis.images)
+
+
+def table(*columns: str, title: str) -> Any:
+    """A table whose first column is words and whose others are numbers."""
+    from rich.table import Table
+
+    made = Table(*columns, title=title, title_justify="left")
+    for column in made.columns[1:]:
+        column.justify = "right"
+    return made
+
+
+def _print_fusions(analysis: "Analysis") -> None:
+    shown = table("the same scores, merged by", "mIoU %", "95 % interval", title="By fusion")
+    for name, found in analysis.fusions.items():
+        shown.add_row(name, f"{100 * found.value:.2f}", f"{100 * found.low:.2f} to {100 * found.high:.2f}")
+    _show(shown)
+
+
+def _print_sizes(analysis: "Analysis") -> None:
+    from scaleseg.analysis import CRUMB
+
+    columns = ("share of the image", "objects", "IoU %", "95 % interval", "found %", "false alarms")
+    shown = table(*columns, title="Objects by size")
+    for size in analysis.sizes:
+        score = size.IoU
+        shown.add_row(
+            _share(size),
+            str(size.objects),
+            f"{100 * score.value:.2f}" if score else "-",
+            f"{100 * score.low:.2f} to {100 * score.high:.2f}" if score else "-",
+            "-" if size.found is None else f"{100 * size.found:.2f}",
+            str(size.false_alarms),
+        )
+    _show(shown)
+    if analysis.crumbs:
+        say(f"{analysis.crumbs} components of the labels have fewer than {CRUMB} pixels and are not counted as objects")
+
+
+def _print_weights(analysis: "Analysis", use: "ScaleUse") -> None:
+    shown = table("weight in % on", *(f"scale {scale:g}" for scale in analysis.scales), title="Which scale is believed")
+    rows = {f"objects of {_share(size)}": size.weights for size in analysis.sizes if size.weights}
+    for name, weights in (rows | use.zones).items():
+        shown.add_row(name, *(f"{100 * weight:.1f}" for weight in weights))
+    _show(shown)
+    say(_claim(use))
+
+
+def _share(size: "ObjectSize") -> str:
+    return f"{100 * size.low:g} to {100 * size.high:g} %"
+
+
+def _show(shown: Any) -> None:
+    from rich.console import Console
+
+    Console().print(shown)
+
+
+def _spread(found: "Estimate") -> str:
+    return f"{100 * found.value:.2f} %, 95 % interval {100 * found.low:.2f} to {100 * found.high:.2f}"
+
+
+def _claim(use: "ScaleUse") -> str:
+    """What became of the paper's claim, in a sentence."""
+    if use.correlation is None or use.interval is None:
+        return f"{use.objects} objects, or all of one size or seen alike, tell nothing of size and scale"
+    low, high = use.interval
+    measured = (
+        f"Spearman's correlation of size and scale is {use.correlation:.2f}, 95 % interval {low:.2f} to {high:.2f}"
+    )
+    claim = "whether larger objects are seen at smaller scales is open"
+    if high < 0:
+        claim = "larger objects are seen at smaller scales, as the paper says"
+    elif low > 0:
+        claim = "larger objects are seen at larger scales, against what the paper says"
+    return f"{claim} ({measured}, {use.objects} objects)"
+
+
+def _print_images(images: "Sequence[ImageScore]") -> None:
+    ranked = sorted((image.mIoU, image.name) for image in images if image.mIoU is not None)
+    count = min(SHOWN, (len(ranked) + 1) // 2)
+    for title, some in (("worst", ranked[:count]), ("best", ranked[::-1][:count])):
+        names = (f"{one_line(name)} {100 * score:.1f}" for score, name in some)
+        say(f"{title} photographs, mIoU in %: {', '.join(names)}")
