@@ -40,10 +40,15 @@ def write_json(json_file: Path, document: dict[str, Any]) -> None:
 
     from scaleseg import atomic
 
+    text = json.dumps(document, indent=2, allow_nan=False)
     try:
-        atomic.write(json_file, json.dumps(document, indent=2, allow_nan=False) + "\n")
+        atomic.write(json_file, _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n")
     except OSError as error:
         raise UserError(f"--json {json_file} cannot be written ({error.strerror}); choose another path") from error
+
+
+_NUMBERS = re.compile(r"\[\n([\d\s.,eE+-]+)\]")
+"""A list of numbers, which goes on one line: thousands of photographs have many."""
 
 
 def bare(text: str) -> str:
