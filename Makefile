@@ -36,7 +36,7 @@ torture: .venv/dev.stamp
 	$(PYTHON) -m venv .venv
 
 .venv/demo.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,serve]'
 	touch $@
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python

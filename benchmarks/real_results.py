@@ -131,7 +131,7 @@ def _document(job: Job, cell: Cell) -> dict[str, Any]:
     run = json.loads((job.folder(cell) / "metrics.json").read_text(encoding="utf-8"))
     lines = [json.loads(line) for line in (job.folder(cell) / "metrics.jsonl").read_text().splitlines()]
     deep = json.loads(job.measured(cell).read_text(encoding="utf-8"))
-    deep.pop("images")
+    del deep["analysis"]["images"]
     return {
         "cell": asdict(cell),
         "settings": run["settings"],

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from browser import chromium, seen, visit  # noqa: F401
 from scaleseg.config import Config, merge
 from scaleseg.model import ScaleAware, create_model
 

@@ -68,7 +68,7 @@ def ids_of(path: Path) -> np.ndarray:
 
 VERBS = [
     [], ["train"], ["evaluate"], ["predict"], ["ablate"], ["benchmark"], ["demo"], ["list"], ["doctor"], ["import-caffe"],
-    ["data", "init"], ["data", "check"], ["data", "prepare"], ["refine-search"], ["export"], ["compare"],
+    ["data", "init"], ["data", "check"], ["data", "prepare"], ["refine-search"], ["export"], ["serve"], ["report"], ["compare"],
 ]  # fmt: skip
 
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 import scaleseg
 from scaleseg.config import Config, DataConfig, ModelConfig
-from scaleseg.demo import NOTEWORTHY, PAGE_BYTES, demo
+from scaleseg.demo import PAGE_BYTES, demo
 from scaleseg.errors import UserError
+from scaleseg.report.use import NOTEWORTHY
 
 CLASSES = ("background", "person", "<b>cat</b> & co")
 SCALES = (1.0, 0.5)
@@ -49,11 +50,12 @@ def test_every_photograph_gets_its_pictures_and_the_folder_its_numbers_and_page(
     }  # fmt: skip
 
 
-def test_the_path_of_the_page_is_returned_and_said_last(tmp_path: Path, photo: Path) -> None:
+def test_the_path_of_the_page_is_returned_and_said_and_then_how_to_see_more(tmp_path: Path, photo: Path) -> None:
     said: list[str] = []
-    index = demo(tmp_path / "out", model=_model(tmp_path), images=[photo], say=said.append)
+    model = _model(tmp_path)
+    index = demo(tmp_path / "out", model=model, images=[photo], say=said.append)
     assert index.is_file()
-    assert str(index) in said[-1]
+    assert said[-2:] == [f"open {index}", f"see more: scaleseg serve {model}"]
 
 
 def test_shares_are_the_masks_pixel_counts_and_sum_to_one(tmp_path: Path, photo: Path) -> None:

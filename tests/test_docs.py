@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 WRITTEN = (
     "index.md", "getting-started.md", "concepts.md", "refinement.md", "performance.md", "many-images.md", "deploy.md",
-    "faq.md", "many-processes.md", "reproducing.md",
+    "faq.md", "many-processes.md", "reproducing.md", "insight.md", "serving.md",
 )  # fmt: skip
 """Pages that people write; cli.md, api.md, settings.md and recipes.md are generated."""
 
@@ -83,10 +83,15 @@ def built(site: Path) -> dict[Path, Page]:
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
     """docs/generate.py."""
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    return script("generate")
+
+
+def script(name: str) -> ModuleType:
+    """A script that lies beside the pages."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["generate"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -151,6 +156,17 @@ def test_pictures_stay_small() -> None:
 def test_the_reference_is_what_the_code_says_now(generator: ModuleType, name: str) -> None:
     committed = (DOCS / name).read_text(encoding="utf-8")
     assert committed == generator.pages()[name], "run: python docs/generate.py"
+
+
+def test_the_figures_of_the_bundled_model_are_those_of_its_result_file() -> None:
+    results = script("results")
+    page = (DOCS / "insight.md").read_text(encoding="utf-8")
+    assert page == results.with_section(page, "deep", results.deep_section()), "run: python docs/results.py"
+
+
+def test_a_page_without_the_section_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no section 'deep'"):
+        script("results").with_section("# A page\n", "deep", "")
 
 
 def test_every_setting_has_a_meaning(generator: ModuleType) -> None:

@@ -5,7 +5,7 @@ import threading
 
 import typer
 
-from scaleseg.cli import ablate, benchmark, compare, convert, data, export, look, predict, refine, run
+from scaleseg.cli import ablate, benchmark, compare, convert, data, export, look, predict, refine, report, run, serve
 from scaleseg.errors import UserError
 
 __all__ = ["app", "run_verb"]
@@ -25,9 +25,11 @@ look.add_to(app)
 ablate.add_to(app)
 benchmark.add_to(app)
 refine.add_to(app)
+compare.add_to(app)
 convert.add_to(app)
 export.add_to(app)
-compare.add_to(app)
+report.add_to(app)
+serve.add_to(app)
 app.add_typer(data.app, name="data")
 
 ADVICE = {
