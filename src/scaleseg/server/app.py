@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from scaleseg import __version__
@@ -15,15 +16,16 @@ from scaleseg.server.asked import read_query
 from scaleseg.server.docs_page import docs_page
 from scaleseg.server.document import document
 from scaleseg.server.files import File, sample_files, static_files
+from scaleseg.server.jobs import Job
 from scaleseg.server.models import Served
-from scaleseg.server.pipeline import Job, Pipeline
+from scaleseg.server.pipeline import Pipeline
 from scaleseg.server.places import Place, Places
 from scaleseg.server.prometheus import MEDIA, Meter
 from scaleseg.server.refusal import Refusal, shown
 from scaleseg.server.security import Security, refused
 from scaleseg.server.settings import Settings
 from scaleseg.server.upload import announced, read_upload
-from scaleseg.server.watch import Watch
+from scaleseg.server.watch import FAILED, Watch
 
 __all__ = ["Server", "create_app"]
 
@@ -112,8 +114,6 @@ class Server:
         app.add_exception_handler(Refusal, _on_refusal)
         app.add_exception_handler(HTTPException, _on_http)
         app.add_exception_handler(Exception, _on_mistake)
-        app.add_exception_handler(404, _on_http)
-        app.add_exception_handler(405, _on_http)
         app.add_api_route("/", self._index, methods=READ, response_model=None)
         app.add_api_route("/static/{name}", self._static, methods=READ, response_model=None)
         app.add_api_route("/samples/{name}", self._sample, methods=READ, response_model=None)
@@ -215,15 +215,15 @@ async def _on_refusal(request: Request, error: Exception) -> Response:
 
 async def _on_mistake(request: Request, error: Exception) -> Response:
     """A programmer's; `Watch` tells it to the log."""
-    return refused(Refusal(500, "the server failed at this request, and its log says why"))
+    return refused(Refusal(500, FAILED))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     """What the router refuses: paths that are not there, methods that a path has not."""
-    status = getattr(error, "status_code", 404)
-    if status == 405:
-        allow = (getattr(error, "headers", None) or {}).get("Allow", "GET, HEAD")
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "GET, HEAD")
         return refused(Refusal(405, f"{shown(request.method)} is not done here; use {allow}", allow=allow))
-    if status == 404:
+    if error.status_code == 404:
         return refused(Refusal(404, f"there is no {shown(request.url.path)!r} here; look at / or /docs"))
-    return refused(Refusal(status, "the request cannot be read; look at /docs"))
+    return refused(Refusal(error.status_code, "the request cannot be read; look at /docs"))

@@ -3,7 +3,6 @@
 import io
 import warnings
 
-import torch
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -27,8 +26,6 @@ def read_picture(content: bytes, name: str, most: int) -> UInt8[Tensor, "3 H W"]
         return read(content, name)
     except UserError as error:
         raise Refusal(400, str(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise Refusal(413, f"{name} is {width} x {height} pixels, more than memory holds; shrink it") from error
 
 
 def _size(content: bytes, name: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ decoded only when there is room for it. A job whose client is gone is dropped wh
 
 import threading
 from collections.abc import Callable
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import torch
 from jaxtyping import UInt8
@@ -48,8 +48,8 @@ class Pipeline:
         self.batch = batch
         self.looked = looked or (lambda name, count: None)
         self._waiting, self._read, self._computed = Belt(), Belt(batch + BETWEEN), Belt(BETWEEN)
-        steps = ((self._reading, "read"), (self._computing, "compute"), (self._writing, "write"))
-        self._threads = [threading.Thread(target=step, name=f"scaleseg-{name}", daemon=True) for step, name in steps]
+        steps = ((self._read_one, self._read), (self._compute_some, self._computed), (self._write_one, None))
+        self._threads = [threading.Thread(target=self._run, args=step, daemon=True) for step in steps]
 
     def start(self) -> None:
         """Let the threads run."""
@@ -72,38 +72,52 @@ class Pipeline:
         return len(self._waiting)
 
     def stop(self, seconds: float) -> bool:
-        """End after what is there already; whether all was done in time."""
+        """End after what is there already; whether all was done in so many seconds."""
         self._waiting.close()
+        until = monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, until - monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _reading(self) -> None:
-        while (job := self._waiting.take()) is not None:
-            with Guard(job) as alive:
-                if alive:
-                    job.image = read_picture(job.content, job.name, self.settings.limits.pixels)
-                    _check(job, job.image, self.settings.limits.refined_bytes)
-                    job.content = b""
-                    self._read.put(job)
-        self._read.close()
+    def _run(self, step: Callable[[], bool], after: Belt | None) -> None:
+        """A thread. Each step is a call of its own, so that what it held is free while the next one is waited for."""
+        while step():
+            pass
+        if after is not None:
+            after.close()
 
-    def _computing(self) -> None:
-        while (first := self._read.take()) is not None:
-            group = [first]
-            if self.batch > 1 and can_batch(first.asked.model.engine):
-                group += self._read.take_like(first, _alike, self.batch - 1)
-            for job in self._together(group):
-                self._computed.put(job)
-        self._computed.close()
+    def _read_one(self) -> bool:
+        """Decode an image; whether there was one."""
+        if (job := self._waiting.take()) is None:
+            return False
+        with Guard(job) as alive:
+            if alive:
+                job.image = read_picture(job.content, job.name, self.settings.limits.pixels)
+                _check(job, job.image, self.settings.limits.refined_bytes)
+                job.content = b""
+                self._read.put(job)
+        return True
 
-    def _writing(self) -> None:
-        while (job := self._computed.take()) is not None:
-            with Guard(job) as alive:
-                if alive and job.results is not None:
-                    made = job.results
-                    job.finish(answer(job.asked, made.trained, made.fused, made.said, made.pixels, made.seconds))
-            job.results = None
+    def _compute_some(self) -> bool:
+        """Look at an image, and with it at those that can go along; whether there was one."""
+        if (first := self._read.take()) is None:
+            return False
+        group = [first]
+        if self.batch > 1 and can_batch(first.asked.model.engine):
+            group += self._read.take_like(first, _alike, self.batch - 1)
+        for job in self._together(group):
+            self._computed.put(job)
+        return True
+
+    def _write_one(self) -> bool:
+        """Encode an answer; whether there was one."""
+        if (job := self._computed.take()) is None:
+            return False
+        with Guard(job) as alive:
+            if alive and (made := job.results) is not None:
+                job.finish(answer(job.asked, made.trained, made.fused, made.said, made.pixels, made.seconds))
+        job.results = None
+        return True
 
     def _together(self, group: list[Job]) -> list[Job]:
         """Those of a group that were computed; a batch that fails is done again one by one, so that none harms another."""
@@ -135,6 +149,8 @@ class Pipeline:
             with explained(network.mean.device, remedy), torch.inference_mode():
                 if prediction is None:
                     prediction = self._engine(job, image)(image)
+                if job.gone:
+                    raise Refusal(499, "nobody waits for this image any more")
                 refine = choose_refine(network, asked.refine)
                 fused = fuse_again(prediction, asked.fusion, asked.weights)
                 said = segment(network, image, engine=Said(fused), refine=refine)

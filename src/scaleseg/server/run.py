@@ -17,11 +17,15 @@ from scaleseg.devices import choose_device, describe, place
 from scaleseg.engines import Plan, assemble
 from scaleseg.errors import UserError
 from scaleseg.server.app import Server, create_app
+from scaleseg.server.log import log
 from scaleseg.server.models import Served, name_models, warm_up
 from scaleseg.server.settings import Settings
 from scaleseg.server.wire import Wire
 
 __all__ = ["Runner", "address", "is_loopback", "load_models", "open_socket", "serve"]
+
+BACKLOG = 1024
+"""Connections that wait to be taken."""
 
 
 def load_models(
@@ -62,7 +66,7 @@ class Runner(uvicorn.Server):
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, proxy_headers=False, ws="none", http=Wire,
             log_level="critical",
-            lifespan="on", timeout_graceful_shutdown=5, timeout_keep_alive=15, backlog=1024,
+            lifespan="on", timeout_graceful_shutdown=2, timeout_keep_alive=15, backlog=BACKLOG,
         )  # fmt: skip
         super().__init__(config)
         self.app = app
@@ -80,7 +84,7 @@ class Runner(uvicorn.Server):
             self.leave()
         self.end(sig)
         if not self.app.places.empty:
-            _tell("ending once all are answered; once more ends at once")
+            log("ending once all are answered; once more ends at once")
 
     def end(self, sig: int | None = None) -> None:
         """Take no more, and end when all is answered."""
@@ -108,6 +112,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)  # a port is only taken by who listens; those who come while models load wait
     except (OSError, OverflowError, ValueError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or str(error)
@@ -128,8 +133,3 @@ def address(listening: socket.socket) -> str:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach it."""
     return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
-
-
-def _tell(line: str) -> None:
-    """From a signal's handler: print could be in the middle of a line."""
-    os.write(2, f"scaleseg: {line}\n".encode())

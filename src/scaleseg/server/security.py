@@ -80,8 +80,9 @@ class Security:
 
 
 def refused(refusal: Refusal) -> JSONResponse:
-    """A refusal as an answer."""
-    return JSONResponse({"error": refusal.sentence}, refusal.status, refusal.headers())
+    """A refusal as an answer, with all headers: it may be given outside of `Security`."""
+    headers = {**HEADERS, "Cache-Control": "no-store", **refusal.headers()}
+    return JSONResponse({"error": refusal.sentence}, refusal.status, headers)
 
 
 def hosts_of(host: str, *, loopback: bool, allowed: Collection[str] = ()) -> frozenset[str] | None:

@@ -1,6 +1,7 @@
 """A request's image: the file of a form, or the body itself, held in memory and nowhere else."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -17,6 +18,10 @@ __all__ = ["Upload", "announced", "read_upload"]
 
 FIELD = "image"
 """What the form's file is called."""
+
+logging.getLogger("python_multipart").addHandler(
+    logging.NullHandler()
+)  # what it logs of a damaged form we say ourselves
 
 
 class Upload(NamedTuple):
@@ -72,8 +77,8 @@ async def _raw(request: Request, place: Place) -> Upload:
 async def _form(request: Request, place: Place) -> Upload:
     try:
         form = await _Form(request.headers, _counted(request, place), max_files=2, max_fields=2).parse()
-    except MultiPartException as error:
-        reason = shown(str(error.message)).rstrip(".")
+    except (MultiPartException, UnicodeError) as error:  # the latter of some of Python's codecs, named as a charset
+        reason = shown(str(error)).rstrip(".")
         raise Refusal(
             400, f"the form cannot be read ({reason}); give one file in the field {FIELD} as multipart/form-data"
         ) from None

@@ -1,16 +1,20 @@
 """The outermost layer: counts and times every request, and answers 500 where a programmer was mistaken."""
 
-import sys
+import asyncio
 import traceback
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from scaleseg.server.log import log
 from scaleseg.server.prometheus import Meter
 from scaleseg.server.refusal import Refusal
-from scaleseg.server.security import HEADERS, refused
+from scaleseg.server.security import refused
 
-__all__ = ["Watch"]
+__all__ = ["FAILED", "Watch"]
+
+FAILED = "the server failed at this request, and its log says why"
+ENDED = "the server ended before this was answered; ask another one, or come again later"
 
 
 class Watch:
@@ -37,12 +41,13 @@ class Watch:
         try:
             await self.app(scope, receive, noted)
         except Exception as error:
-            if sys.stderr is not None:
-                sys.stderr.write("scaleseg serve: " + "".join(traceback.format_exception(error)))
+            log("".join(traceback.format_exception(error)))
             if not status:
-                failed = refused(Refusal(500, "the server failed at this request, and its log says why"))
-                failed.headers.update(HEADERS)
-                await failed(scope, receive, noted)
+                await refused(Refusal(500, FAILED))(scope, receive, noted)
+        except asyncio.CancelledError:  # the time to end is over
+            if not status:
+                await refused(Refusal(503, ENDED, retry_after=10))(scope, receive, noted)
+            raise
         finally:
             self.in_flight -= 1
             self.meter.request(scope["path"], status or 499, perf_counter() - start)

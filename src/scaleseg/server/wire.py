@@ -1,9 +1,16 @@
-"""Connections that do nothing useful are ended: uvicorn alone waits without end for a head, or for an answer to be taken."""
+"""Connections that do nothing useful are ended: uvicorn alone waits without end for a head, or for an answer to be taken.
+
+What is no HTTP gets an answer like all others: JSON, and the strict headers.
+"""
 
 import asyncio
 from typing import Any, cast
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from scaleseg.server.refusal import Refusal
+from scaleseg.server.security import refused
 
 __all__ = ["Wire"]
 
@@ -25,6 +32,22 @@ class Wire(H11Protocol):  # type: ignore[misc,unused-ignore]
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._useful = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """For what is no HTTP; where an answer was begun, or given, already, the connection ends without another one."""
+        if self.cycle is not None:  # who reads the rest of the body, or would answer, is to stop
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            made = refused(Refusal(400, "the request is no HTTP that can be read; send it with an ordinary client"))
+            headers = [*made.raw_headers, (b"connection", b"close")]
+            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=made.body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _look(self) -> None:
         """End it, or look again later."""
