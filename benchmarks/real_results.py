@@ -154,14 +154,13 @@ def _curve(lines: Sequence[dict[str, Any]]) -> list[list[float]]:
 
 def _differences(job: Job, done: Sequence[Cell]) -> list[dict[str, Any]]:
     """Every cell less the baseline, and attention-3-es less every cell, of the same seed; 95 % paired bootstrap."""
-    found = []
-    for cell in done:
-        for name, swap in (("baseline", False), ("attention-3-es", True)):
-            other = Cell(name, cell.seed)
-            if cell != other and other in done:
-                first, second = (cell, other) if swap else (other, cell)
-                found.append({"of": second.label, "less": first.label, **_difference(job, first, second)})
-    return found
+    pairs = dict.fromkeys(
+        pair
+        for cell in done
+        for pair in ((cell, Cell("baseline", cell.seed)), (Cell("attention-3-es", cell.seed), cell))
+        if pair[0] != pair[1] and all(one in done for one in pair)
+    )
+    return [{"of": one.label, "less": other.label, **_difference(job, other, one)} for one, other in pairs]
 
 
 def _difference(job: Job, first: Cell, second: Cell) -> dict[str, Any]:
@@ -180,10 +179,10 @@ def _train(job: Job, group: Sequence[Cell]) -> None:
             cells = [cell for cell in cells if cell.name != "msc"]  # it has branches for largefov alone
         if not cells:
             continue
-        only = [word for cell in cells for word in ("--only", cell.name)]
+        only = [word for name in dict.fromkeys(cell.name for cell in cells) for word in ("--only", name)]
         _call(
             "ablate", TABLE, f"data={job.data}", *job.settings, *cells[0].extra, "--out", str(table), "--device", job.device,
-            "--jobs", str(job.jobs), "--seeds", str(1 + max(cell.seed for cell in cells)), *dict.fromkeys(only),
+            "--jobs", str(job.jobs), "--seeds", str(1 + max(cell.seed for cell in cells)), *only,
         )  # fmt: skip
 
 
