@@ -1,6 +1,7 @@
 """`scaleseg serve` as a process: many clients at once, its memory, its start, and its end. SCALESEG_LOAD=long: 30 s."""
 
 import asyncio
+import http.client
 import os
 import signal
 import socket
@@ -154,14 +155,19 @@ def dawdling(**limits: object) -> Iterator[tuple[str, Server]]:
         yield str(client.base_url), app
 
 
-def test_an_image_that_takes_too_long_is_504_and_the_next_one_is_answered() -> None:
+def test_an_image_that_takes_too_long_is_504_and_the_next_one_is_answered(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     with dawdling(seconds=0.4) as (url, app):
-        late = post(url, LATE)
+        with monkeypatch.context() as patch:  # after the network nothing more is done with it
+            patch.setattr("scaleseg.server.pipeline.segment", lambda *_, **__: pytest.fail("it was not dropped"))
+            late = post(url, LATE)
+            time.sleep(0.7)
         assert late.status_code == 504
         assert "took more than 0.4 s" in late.json()["error"]
         assert app.places.empty
-        time.sleep(0.7)
         assert post(url, QUICK).status_code == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_a_client_that_goes_away_frees_its_place() -> None:
@@ -199,6 +205,21 @@ def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatc
             for connection in (silent, slow):
                 with suppress(ConnectionResetError):
                     assert connection.recv(10) == b""
+
+
+def test_a_connection_that_asks_again_and_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scaleseg.server.wire.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("scaleseg.server.wire.LOOK_SECONDS", 0.05)
+    with serving({"tiny": small_model()}) as (client, _):
+        connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=10)
+        connection.connect()
+        first = connection.sock
+        for _ in range(8):
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            time.sleep(0.1)
+        assert connection.sock is first
+        connection.close()
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -260,8 +281,9 @@ def test_a_token_file_that_holds_none_is_told(call, tmp_path: Path, content: str
 
 def test_a_token_in_the_environment_must_be_one_too(call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCALESEG_TOKEN", " ")
-    assert call("voc-animals-lite") == (1, call("voc-animals-lite")[1])
-    assert "SCALESEG_TOKEN holds no token" in call("voc-animals-lite")[1]
+    code, said = call("voc-animals-lite")
+    assert code == 1
+    assert "SCALESEG_TOKEN holds no token" in said
 
 
 def test_a_port_that_is_taken_is_told(call) -> None:

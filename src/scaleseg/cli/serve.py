@@ -52,7 +52,7 @@ def serve(
         int | None,
         typer.Option(min=1, help="Images looked at together, at most (1 on a CPU, else 8).", show_default=False),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one image may take.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one image may take.")] = 120.0,
 ) -> None:
     """Serve models: a page to look at them, and an API for programs."""
     missing = [project for module, project in NEEDS.items() if find_spec(module) is None]

@@ -172,7 +172,8 @@ class Pipeline:
             allowed = None if there is None else there // 2
         if allowed is None:
             return model.engine
-        side = choose_side(model.network, size, allowed, model.engine.precision)
+        refined = job.asked.refine != "none"
+        side = choose_side(model.network, size, allowed, model.engine.precision, whole_scores=refined)
         return Tiled(model.engine, model.network, side) if side < max(model.network.grid(size).padded) else model.engine
 
 

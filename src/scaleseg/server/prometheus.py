@@ -14,7 +14,7 @@ __all__ = ["MEDIA", "Meter", "resident_bytes"]
 
 MEDIA = "text/plain; version=0.0.4; charset=utf-8"
 
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the histogram of durations, in seconds."""
 
 
@@ -28,6 +28,7 @@ class Meter:
         self._images: Counter[str] = Counter()
         self._batches: Counter[str] = Counter()
         self._durations: dict[str, tuple[list[int], float]] = {}
+        self._served: dict[str, tuple[int, float]] = {}
         self._started = time.time()
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "process_resident_memory_bytes": ("Memory of the process.", resident_bytes),
@@ -42,6 +43,9 @@ class Meter:
             counts, total = self._durations.get(route, ([0] * (len(BUCKETS) + 1), 0.0))
             counts[sum(bound < seconds for bound in BUCKETS)] += 1
             self._durations[route] = counts, total + seconds
+            if status == 200:
+                number, served = self._served.get(route, (0, 0.0))
+                self._served[route] = number + 1, served + seconds
 
     def images(self, model: str, count: int) -> None:
         """Count images that a model looked at together."""
@@ -50,10 +54,10 @@ class Meter:
             self._batches[model] += 1
 
     def mean_seconds(self, route: str) -> float:
-        """The mean duration of a route's requests so far, 0 without any."""
+        """The mean duration of a route's results so far, 0 without any; what was refused was refused at once."""
         with self._lock:
-            counts, total = self._durations.get(route, ([0], 0.0))
-            return total / max(1, sum(counts))
+            number, total = self._served.get(route, (0, 0.0))
+            return total / max(1, number)
 
     def text(self) -> str:
         """Everything, a line each."""

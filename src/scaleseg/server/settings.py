@@ -25,7 +25,7 @@ class Limits:
     """Requests whose bodies are being read."""
     body_seconds: float = 30.0
     """For a body to arrive."""
-    seconds: float = 60.0
+    seconds: float = 120.0
     """From the last byte of a body to the first of the answer."""
     send_seconds: float = 60.0
     """For an answer to be taken."""

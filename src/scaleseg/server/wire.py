@@ -45,7 +45,11 @@ class Wire(H11Protocol):  # type: ignore[misc,unused-ignore]
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             made = refused(Refusal(400, "the request is no HTTP that can be read; send it with an ordinary client"))
             headers = [*made.raw_headers, (b"connection", b"close")]
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=made.body), h11.EndOfMessage()):
+            for event in (
+                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Data(data=bytes(made.body)),
+                h11.EndOfMessage(),
+            ):
                 self.transport.write(self.conn.send(event))
         self.transport.close()
 
