@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleseg import Analysis
-from scaleseg.report.paired import gain
+from scaleseg.analysis.comparison import gain
 
 __all__ = ["deep_section", "main", "with_section"]
 
@@ -72,7 +72,7 @@ def deep_section() -> str:
 
 def _gain(analysis: Analysis, other: str) -> str:
     """Points of mIoU between the model's own fusion and another, with the interval of their difference."""
-    value, low, high = (100 * figure for figure in gain(analysis, other))
+    value, low, high = (100 * figure for figure in gain(analysis, other).difference)
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 

@@ -236,6 +236,17 @@ def test_another_order_of_photographs_changes_nothing_but_the_order() -> None:
     assert turned.trimap == analysis().trimap
 
 
+def test_labels_without_a_border_have_no_trimap_curve() -> None:
+    class Flat(Drawn):
+        def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Int64[Tensor, "H W"]]:
+            image, labels = super().__getitem__(index)
+            return image, torch.zeros_like(labels)
+
+    found = analyze(small_model(), Flat(2))
+    assert found.trimap == ()
+    assert Analysis.from_dict(found.to_dict()) == found
+
+
 def test_one_scale_has_nothing_to_merge_and_no_use_of_scales() -> None:
     found = analyze(one_scale(), Drawn(3))
     assert (list(found.fusions), found.scale_use) == (["fused"], None)
@@ -319,6 +330,8 @@ def test_damage_is_a_user_error_or_another_sound_document(data: st.DataObject, d
         (("images", 0, "tallies", "fused"), {"ground": [9, 3]}, "more hits than pixels"),
         (("images", 0, "tallies", "fused"), {"stranger": [1, 3]}, "classes"),
         (("images",), [], "no images"),
+        (("crumbs",), 10**400, "crumbs is 1000"),
+        (("mIoU", "low"), 10**400, "low is 1000"),
         (("sizes",), [], "5 sizes"),
     ],
 )

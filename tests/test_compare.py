@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from functools import cache
@@ -198,6 +199,42 @@ def test_evaluate_deep_prints_and_writes_what_analyze_finds(call, models, folder
     for told in ("By fusion", "oracle", "Objects by size", "boundary IoU", "calibration error", "worst photographs"):
         assert told in ended.out
     assert f"{100 * found.fusions['oracle'].value:.2f}" in ended.out
+
+
+def few(folder: Path, count: int) -> None:
+    """Leaves so many photographs."""
+    for path in sorted((folder / "images").iterdir())[count:]:
+        path.unlink()
+        (folder / "masks" / path.name).unlink()
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_evaluate_deep_claims_nothing_of_few_photographs(call, models, folder: Path, count: int) -> None:
+    few(folder, count)
+    ended = call("evaluate", models[0], f"data.val={folder}", "--deep")
+    assert ended.code == 0
+    assert "fewer than 6 photographs tell no interval" in ended.out
+    assert not re.search(r"\d to \d+\.\d\d|as the paper says|against what the paper says", ended.out)
+
+
+def test_no_photograph_is_among_the_worst_and_the_best(call, models, folder: Path) -> None:
+    few(folder, 5)
+    lines = call("evaluate", models[0], f"data.val={folder}", "--deep").out.splitlines()
+    worst, best = (set(re.findall(r"p\d", line)) for line in lines if "photographs, mIoU" in line)
+    assert (len(worst), len(best), worst & best) == (2, 3, set())
+
+
+def test_of_a_refined_model_only_its_own_fusion_is_said_to_be_refined(call, models, folder: Path) -> None:
+    said = "of these only fused is refined"
+    assert said in call("evaluate", models[0], f"data.val={folder}", "--deep", "--refine", "domain").out
+    assert said not in call("evaluate", models[0], f"data.val={folder}", "--deep").out
+
+
+def test_a_json_that_is_a_device_is_left_alone(call, models, folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    ended = call("evaluate", models[0], f"data.val={folder}", "--json", tmp_path / "pipe")
+    assert (ended.code, "is no plain file" in ended.err) == (1, True)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_the_json_of_evaluate_deep_tells_nothing_of_the_machine(call, models, folder: Path, tmp_path: Path) -> None:

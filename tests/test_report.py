@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -16,7 +17,7 @@ from PIL import Image
 
 from conftest import CLASSES, small_config, small_model
 from scaleseg import checkpoint
-from scaleseg.analysis import Analysis, Calibration, CalibrationBin, Estimate, ImageScore, ObjectSize, ScaleUse
+from scaleseg.analysis import Analysis, Calibration, CalibrationBin, Estimate, ImageScore, ObjectSize, ScaleUse, gain
 from scaleseg.cli import main
 from scaleseg.errors import UserError
 from scaleseg.metrics import Metrics
@@ -24,8 +25,7 @@ from scaleseg.report import Shown, Wish, compose, gallery_page, measured_page, r
 from scaleseg.report.gallery import Shares, choose
 from scaleseg.report.headlines import headlines, of_scales, of_sizes
 from scaleseg.report.history import curves
-from scaleseg.report.paired import gain
-from scaleseg.report.pictures import SIDES, draw
+from scaleseg.report.pictures import SIDES, Maps, Pictures, draw
 from scaleseg.report.words import without_folders
 from scaleseg.segmentation import Segmentation
 
@@ -106,13 +106,14 @@ def analysis(
         calibration=Calibration(1 / 60, bins),
         scale_use=ScaleUse(-0.31, (-0.4, -0.2), 45, {"object": weights, "boundary": weights[::-1], "background": weights},
                            dict.fromkeys(classes, weights)) if several else None,
-        images=tuple(score(place, fusions, weights) for place in range(images)),
+        images=tuple(score(place, fusions, weights, classes) for place in range(images)),
     )  # fmt: skip
 
 
-def score(place: int, fusions: tuple[str, ...], weights: tuple[float, ...]) -> ImageScore:
-    counted = {name: {CLASSES[0]: (50 + place, 100), CLASSES[1]: (30, 60 + place)} for name in fusions}
-    return ImageScore(f"photo {place}", place, 0.5 + 0.01 * place, weights, 0.3 - 0.001 * place, counted)
+def score(place: int, fusions: tuple[str, ...], weights: tuple[float, ...], classes: tuple[str, ...]) -> ImageScore:
+    counted = {name: {one: (50 + place, 100 + rank) for rank, one in enumerate(classes)} for name in fusions}
+    sizes = ((1, 0.5),) * 5
+    return ImageScore(f"photo {place}", place, 0.5 + 0.01 * place, weights, 0.3 - 0.001 * place, counted, {}, sizes)
 
 
 def a_photograph(
@@ -247,17 +248,45 @@ def test_a_direction_is_told_only_where_the_interval_lies_on_one_side(interval: 
     assert said in of_scales(replace(analysis(), scale_use=use))
 
 
-def test_too_few_photographs_tell_no_direction_and_no_winner() -> None:
-    few = analysis(images=2)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_too_few_photographs_tell_no_direction_no_winner_and_no_interval(count: int) -> None:
+    few = replace(paired(count, 0, images=count), sizes=analysis().sizes)
+    page = Page(page_of(few, {0: a_photograph(0)}))
     assert "too few photographs" in of_scales(few)
-    sentences = " ".join(item.sentence for item in headlines(few))
-    assert "too few photographs to tell whether the model's own fusion or average is better" in sentences
-    assert "is better than" not in sentences
-    assert "the interval itself is rough" in sentences
+    assert "too few photographs to tell whether the model's own fusion or average is better" in page.text
+    assert not re.search(r"is (better|worse) than|Weakest|95 % interval", page.text)
+    assert body(page, "mIoU by what merges the scales")[-1][2:] == ["\u2013", "\u2013"]
+    assert not re.search(
+        r'class="whisker" d=', compose(template("report"), measured_page("m", few, {}, facts="", data=""))
+    )
+
+
+def test_few_photographs_are_said_to_make_a_rough_interval() -> None:
+    assert "With only 6 photographs the interval itself is rough" in headlines(analysis())[0].sentence
+    assert "rough" not in headlines(analysis(images=30))[0].sentence
+
+
+def test_a_class_and_a_size_of_few_photographs_have_no_interval() -> None:
+    found = analysis()
+    alone, *others = found.images
+    rare = {name: {one: pair for one, pair in of.items() if one != "bar"} for name, of in alone.tallies.items()}
+    lone = replace(alone, tallies=rare, sizes=((0, 0.0), *alone.sizes[1:]))
+    page = Page(page_of(replace(found, images=(lone, *others))))
+    by_class = {name: figures for name, *figures in body(page, "IoU of each class")}
+    assert by_class["bar"][1:] == ["\u2013", "\u2013"]
+    assert "\u2013" not in by_class["disc"]
+    assert "Classes in fewer than 6 photographs have no interval" in page.text
+    assert "Between ground and disc lie" in page.text
+    assert body(page, "IoU by the size of objects")[0][3:5] == ["\u2013", "\u2013"]
+    assert "Sizes in fewer than 6 photographs have no interval. Weakest: 1 to 5" in page.text
+
+
+def test_without_outlines_in_the_labels_there_is_no_curve() -> None:
+    assert "mIoU near outlines" not in Page(page_of(replace(analysis(), trimap=()))).tables
 
 
 def test_without_objects_the_correlation_is_told_to_be_none() -> None:
-    assert "cannot be set against each other" in of_scales(
+    assert "They are too few, or all of one size" in of_scales(
         replace(analysis(), scale_use=ScaleUse(None, None, 2, {}, {}))
     )
 
@@ -267,12 +296,6 @@ def test_weakest_and_strongest_sizes_are_named_only_where_their_intervals_lie_ap
     said = of_sizes(analysis(spread=spread))
     assert ("Weakest: below 1" in said) is told
     assert ("overlap" in said) is not told
-
-
-def test_a_size_with_one_object_is_never_the_weakest() -> None:
-    found = analysis()
-    lone = found.sizes[0]._replace(objects=1, IoU=Estimate(0.1, 0.1, 0.1))
-    assert "Weakest: 1 to 5" in of_sizes(replace(found, sizes=(lone, *found.sizes[1:])))
 
 
 @pytest.mark.parametrize(("boundary", "said"), [(0.5, "less exactly"), (0.9, "more exactly"), (0.71, "overlaps")])
@@ -314,7 +337,7 @@ def test_fusions_are_compared_on_the_same_photographs(better: int, worse: int, s
 
 
 def test_the_gain_of_a_fusion_is_the_difference_of_the_two_figures() -> None:
-    found = gain(paired(30, 0), "average")
+    found = gain(paired(30, 0), "average").difference
     assert found.value == pytest.approx(30 * 8 / (40 * 100))
     assert 0 < found.low < found.value < found.high
 
@@ -371,7 +394,21 @@ def test_names_of_classes_models_and_photographs_are_text_never_markup() -> None
     assert body(parsed, "IoU of each class")[0][0] == HOSTILE.replace("\u202e", "\\u202e")
 
 
-def test_a_report_of_forty_photographs_of_noise_is_below_5_mb() -> None:
+def cache_of(draw: Callable[..., Pictures]) -> Callable[..., Pictures]:
+    """Pictures of the same maps at the same size are drawn once."""
+    drawn: dict[tuple[int, int], Pictures] = {}
+
+    def remembered(maps: Maps, num_classes: int, side: int) -> Pictures:
+        key = id(maps), side
+        if key not in drawn:
+            drawn[key] = draw(maps, num_classes, side)
+        return drawn[key]
+
+    return remembered
+
+
+def test_a_report_of_forty_photographs_of_noise_is_below_5_mb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scaleseg.report.page.draw", cache_of(draw))  # the same two photographs again and again
     noise = [a_photograph(place, size=(375, 500), noise=True) for place in range(2)]
     found = analysis(images=400)
     images = tuple(replace(one, division=float(100 < one.index <= 110)) for one in found.images)
@@ -527,6 +564,28 @@ def test_a_record_that_is_cut_short_or_not_a_number_is_left_out(tmp_path: Path) 
     assert [row[0] for row in loss.rows] == ["1"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 2, "loss": 1e308}',
+        '{"step": 2, "loss": -1e308}',
+        '{"step": 2, "loss": 1' + "0" * 400 + "}",
+        '{"step": 1' + "0" * 400 + ', "loss": 1}',
+        "[" * 100_000,
+    ],
+    ids=["large", "small", "loss", "step", "deep"],
+)
+def test_a_record_that_is_no_measurement_is_left_out(tmp_path: Path, line: str) -> None:
+    (loss,) = curves(write_history(tmp_path / "run", ['{"step": 1, "loss": 2.0}', line]))
+    assert [row[0] for row in loss.rows] == ["1"]
+
+
+def test_of_a_step_that_was_done_twice_the_last_is_shown(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "loss": loss}) for step, loss in ((1, 9.0), (2, 8.0), (3, 7.0), (2, 5.0))]
+    (loss,) = curves(write_history(tmp_path / "run", lines))
+    assert loss.rows == (("1", "9.0000"), ("2", "5.0000"), ("3", "7.0000"))
+
+
 def test_a_long_run_is_thinned_by_means(tmp_path: Path) -> None:
     lines = [json.dumps({"step": step, "loss": float(step)}) for step in range(1, 1001)]
     (loss,) = curves(write_history(tmp_path / "run", lines))
@@ -578,7 +637,7 @@ def test_a_saved_analysis_gives_the_same_page_without_measuring(
     assert report(wish, tmp_path / "b.html", say=quiet).read_text() == plain
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"mIoU": 0.5}', "\x00"])
+@pytest.mark.parametrize("content", ["", "[]", '{"mIoU": 0.5}', "\x00", "[" * 100_000], ids=range(5))
 def test_an_analysis_that_is_none_is_a_users_error(saved: Path, folder: Path, tmp_path: Path, content: str) -> None:
     (tmp_path / "d.json").write_text(content)
     wish = Wish(str(saved), (f"data.val={folder}",), analysis=tmp_path / "d.json")
@@ -591,6 +650,35 @@ def test_an_analysis_of_other_photographs_is_refused(saved: Path, folder: Path, 
     wish = Wish(str(saved), (f"data.val={folder}",), analysis=tmp_path / "d.json")
     with pytest.raises(UserError, match="is of other photographs"):
         report(wish, tmp_path / "r.html", say=quiet)
+
+
+def test_an_analysis_of_another_model_with_these_classes_and_scales_is_refused(
+    saved: Path, folder: Path, tmp_path: Path
+) -> None:
+    from scaleseg.analysis import analyze
+    from scaleseg.datasets.folder import Folder
+
+    found = analyze(small_model(seed=1), Folder([str(folder)], CLASSES, {}))
+    (tmp_path / "d.json").write_text(json.dumps(found.to_dict()))
+    wish = Wish(str(saved), (f"data.val={folder}",), analysis=tmp_path / "d.json")
+    with pytest.raises(UserError, match="is not of this model as it is run now"):
+        report(wish, tmp_path / "r.html", say=quiet)
+
+
+def test_what_refinement_changes_is_not_laid_to_fusion(saved: Path, folder: Path, tmp_path: Path) -> None:
+    for refine, told in (("domain", True), ("none", False)):
+        wish = Wish(str(saved), (f"data.val={folder}",), refine=refine)
+        page = Page(report(wish, tmp_path / "r.html", say=quiet).read_text())
+        assert ("due to both, fusion and refinement" in page.text) is told
+
+
+def test_of_a_single_class_no_scale_is_said_to_be_believed_most_there() -> None:
+    from scaleseg.report.use import sentence
+
+    row = a_photograph(0, labelled=False).classes[0]._replace(name="wall", share=1.0, weights=(0.7, 0.3))
+    assert sentence([replace(a_photograph(0, labelled=False), classes=(row,))], SCALES).replace("\u00a0", " ") == (
+        "Here the model sees wall alone; on average scale 1 weighs 70 % and scale 0.5 weighs 30 %."
+    )
 
 
 def test_without_labels_there_is_the_gallery_and_the_use_of_scales(saved: Path, folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ LONG = "a-very-long-name-of-a-class-without-a-single-place-to-break-it-012345678
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page of 21 classes, three scales and photographs of odd shapes and names."""
-    classes = (*(f"class {place}" for place in range(20)), LONG)
+    classes = (*(f"class {place}" for place in range(17)), LONG, "W" * 40, "\u5927" * 40, "a" * 15)
     scales = (1.0, 0.75, 0.5)
     sizes = ((90, 120), (120, 40), (1, 1), (3, 700))
     shown = {place: a_photograph(place, classes=classes, scales=scales, size=size) for place, size in enumerate(sizes)}
@@ -132,6 +132,8 @@ def test_no_table_is_cut_off_on_paper(visit: Visit, address: str) -> None:
         "[...document.querySelectorAll('table')].filter(table => table.offsetWidth > table.parentElement.clientWidth)"
     )
     assert page.evaluate(f"{wide}.length") == 0
+    cells = "[...document.querySelectorAll('#chart-sizes tbody th')]"
+    assert set(page.evaluate(f"{cells}.map(cell => cell.getClientRects()[0].height < 30)")) == {True}  # one line each
 
 
 def test_the_numbers_open_by_the_keyboard(visit: Visit, address: str) -> None:

@@ -204,7 +204,8 @@ def test_safetensors_hold_the_trained_maps_whatever_fusion_the_labels_have(clien
     sizes = [json.loads(about[key]) for key in ("image", "padded", "fused")]
     assert sizes == [list(grid.image), list(grid.padded), list(grid.fused)]
     assert json.loads(about["align_corners"]) is grid.align_corners
-    assert (about["model"], about["fusion"], about["refine"]) == ("tiny", "max", "none")
+    said = [about[key] for key in ("model", "fusion", "refine", "note")]
+    assert said == ["tiny", "max", "none", ""]
 
 
 def test_models_are_described_without_a_path(client: httpx2.Client) -> None:

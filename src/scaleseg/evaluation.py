@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,18 +11,46 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from scaleseg.checkpoint import load, locate, read_config
+from scaleseg.config import Config, to_dict
 from scaleseg.datasets import Dataset
-from scaleseg.devices import explained, out_of_reach, worker_start
+from scaleseg.devices import choose_device, explained, out_of_reach, place, worker_start
 from scaleseg.engines import Engine
 from scaleseg.engines.memory import STRIP
 from scaleseg.errors import UserError, as_raised
 from scaleseg.geometry import IGNORE
 from scaleseg.metrics import TRIMAP, Confusion, Metrics, near_borders
 from scaleseg.model import Prediction, ScaleAware
+from scaleseg.recipes import override
 from scaleseg.refine import Refine
 from scaleseg.segmentation import at_image, choose_refine, predict
 
-__all__ = ["Counts", "Look", "count", "evaluate", "figures"]
+__all__ = ["Counts", "Look", "Subject", "best_of", "count", "evaluate", "figures", "open_checkpoint"]
+
+
+class Subject(NamedTuple):
+    """A checkpoint that is to be measured or looked at."""
+
+    config: Config
+    """With the overrides."""
+    model: ScaleAware
+    """On its device."""
+    refine: Refine | None
+
+
+def open_checkpoint(name: str | Path, overrides: Sequence[str] = (), *, device: str, refine: str) -> Subject:
+    """What verbs make of a checkpoint's name and `key=value` settings; UserError if anything of it does not fit."""
+    folder = locate(name)  # once: a Hub id could mean another commit the next time
+    config = override(to_dict(read_config(folder)), list(overrides))
+    model = place(load(folder, config.model), choose_device(device))
+    model.refine = config.refine
+    return Subject(config, model, choose_refine(model, refine))
+
+
+def best_of(name: str) -> str:
+    """A run's folder stands for its `best`, or its `last` where nothing chose a best one; other names for themselves."""
+    pointers = [] if (Path(name) / "config.json").is_file() else [Path(name) / "best", Path(name) / "last"]
+    return next((str(path) for path in pointers if (path / "config.json").is_file()), name)
 
 
 def evaluate(

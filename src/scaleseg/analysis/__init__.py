@@ -1,8 +1,9 @@
 """Why a model is as good as it is: one pass over labelled photographs that asks more than `evaluation` does."""
 
-from scaleseg.analysis.comparison import Comparison, Difference, compare
+from scaleseg.analysis.comparison import Comparison, Difference, compare, gain
 from scaleseg.analysis.contract import (
     CRUMB,
+    FEWEST,
     SIZES,
     TRIMAP_WIDTHS,
     Analysis,
@@ -11,12 +12,15 @@ from scaleseg.analysis.contract import (
     Estimate,
     ImageScore,
     ObjectSize,
+    Read,
     ScaleUse,
+    read,
 )
 from scaleseg.analysis.summary import analyze
 
 __all__ = [
     "CRUMB",
+    "FEWEST",
     "SIZES",
     "TRIMAP_WIDTHS",
     "Analysis",
@@ -27,7 +31,10 @@ __all__ = [
     "Estimate",
     "ImageScore",
     "ObjectSize",
+    "Read",
     "ScaleUse",
     "analyze",
     "compare",
+    "gain",
+    "read",
 ]

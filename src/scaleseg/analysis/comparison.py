@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scaleseg.analysis.contract import Analysis, Estimate
+from scaleseg.analysis.contract import FEWEST, Analysis, Estimate
 from scaleseg.analysis.document import encode
 from scaleseg.analysis.tables import Table, boundary_table, fusion_table, size_table
 from scaleseg.errors import UserError
 from scaleseg.metrics import interval, mean_ratio, ratio, sums_of_draws
 
-__all__ = ["FEWEST", "Comparison", "Difference", "compare"]
+__all__ = ["Comparison", "Difference", "compare", "gain"]
 
 
 class Difference(NamedTuple):
@@ -33,10 +33,6 @@ class Difference(NamedTuple):
     def is_certain(self) -> bool:
         """Whether it is more than chance: the interval leaves out 0, and `FEWEST` photographs or more stand behind it."""
         return self.images >= FEWEST and (self.difference.low > 0 or self.difference.high < 0)
-
-
-FEWEST = 6
-"""Of five photographs that all speak for one of two equal models, chance makes one in sixteen (2 / 2**5): above 5 %."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,12 @@ def compare(first: Analysis, second: Analysis) -> Comparison:
         {name: found for name, found in zip(classes, of_classes, strict=True) if found},
         tuple(of_sizes),
     )
+
+
+def gain(analysis: Analysis, other: str) -> Difference:
+    """The mIoU of `fused` against that of another of `Analysis.fusions`: same photographs, same per-scale scores."""
+    tables = [fusion_table(analysis.images, name, analysis.classes) for name in (other, "fused")]
+    return _mean(tables, sums_of_draws(tables))
 
 
 def _mean(tables: Sequence[Table], draws: Sequence[Table]) -> Difference:

@@ -8,7 +8,9 @@ everywhere in scaleseg; its share is that of its labelled pixels in all pixels o
 against: `metrics.find_objects`. Components of fewer than `CRUMB` pixels, labelled or predicted, are no objects.
 """
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from scaleseg.analysis.document import decode, encode
@@ -17,6 +19,7 @@ from scaleseg.metrics import Metrics
 
 __all__ = [
     "CRUMB",
+    "FEWEST",
     "SIZES",
     "TRIMAP_WIDTHS",
     "Analysis",
@@ -25,8 +28,14 @@ __all__ = [
     "Estimate",
     "ImageScore",
     "ObjectSize",
+    "Read",
     "ScaleUse",
+    "read",
 ]
+
+FEWEST = 6
+"""Fewer photographs tell no interval and no winner: of five that all speak for one of two equal models, chance makes one in
+sixteen (2 / 2**5), above 5 %."""
 
 SIZES = (0.01, 0.05, 0.15, 0.40)
 """Borders of the five bins of object size, as shares of the image's pixels; an object on a border is in the upper bin."""
@@ -150,13 +159,21 @@ class Analysis:
     boundary_IoU: Estimate
     """Mean over classes (Cheng et al., CVPR 2021; dilation 2 % of the image's diagonal)."""
     trimap: tuple[tuple[int, float], ...]
-    """(pixels to each side, mIoU)."""
+    """(pixels to each side, mIoU); widths within which no labelled pixel lies are left out."""
     calibration: Calibration
     scale_use: ScaleUse | None
     images: tuple[ImageScore, ...]
     """In the dataset's order."""
     crumbs: int = 0
     """Components of the labels that are too small to be objects."""
+
+    def images_of_class(self, name: str) -> int:
+        """Photographs that have a part in the IoU of a class."""
+        return sum(name in image.tallies["fused"] for image in self.images)
+
+    def images_of_size(self, place: int) -> int:
+        """Photographs that have objects of a bin of `sizes`."""
+        return sum(image.sizes[place][0] > 0 for image in self.images)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it: records as objects, tuples as lists."""
@@ -181,6 +198,25 @@ class Analysis:
         except ValueError as error:
             raise UserError(f"the deep evaluation is damaged: {error}; {REMEDY}") from error
         return analysis
+
+
+class Read(NamedTuple):
+    """A file of `evaluate --deep --json`."""
+
+    analysis: Analysis
+    document: dict[str, Any]
+    """All of it: also what it was measured with."""
+
+
+def read(path: Path) -> Read:
+    """What `evaluate --deep --json` wrote; UserError, which names the file, for anything else."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return Read(Analysis.from_dict(document), document)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); {REMEDY}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 FORMAT = 1

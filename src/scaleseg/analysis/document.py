@@ -61,9 +61,13 @@ def _tuple(inside: tuple[Any, ...], value: Sequence[Any], where: str) -> tuple[A
 
 def _plain(kind: Any, value: Any, where: str) -> Any:
     accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool) or (kind is float and not math.isfinite(value)):
+    if not isinstance(value, accepted) or isinstance(value, bool) or not (kind is str or abs(value) < LARGEST):
         raise _wrong(where, value)
     return kind(value)
+
+
+LARGEST = 2**63
+"""JSON has whole numbers that no array can hold."""
 
 
 def _wrong(where: str, value: Any) -> ValueError:

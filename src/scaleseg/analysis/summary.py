@@ -19,7 +19,7 @@ from scaleseg.analysis.tallies import ZONES, Object, Tallies, size_bin
 from scaleseg.datasets import Dataset
 from scaleseg.engines import Engine
 from scaleseg.evaluation import count, figures
-from scaleseg.metrics import Metrics, Reliability, scipy_part, spearman, spearman_interval, sums_of_draws
+from scaleseg.metrics import Metrics, Reliability, Trimap, scipy_part, spearman, spearman_interval, sums_of_draws
 from scaleseg.model import ScaleAware
 from scaleseg.refine import Refine
 
@@ -65,12 +65,18 @@ def _summary(tallies: Tallies, metrics: Metrics) -> Analysis:
         fusions=dict(zip(names, fusions, strict=True)),
         sizes=_sizes(tallies, each(size_table(images), by_size)),
         boundary_IoU=boundary,
-        trimap=tuple(zip(TRIMAP_WIDTHS, tallies.trimap.curve().tolist(), strict=True)),
+        trimap=_trimap(tallies.trimap),
         calibration=_calibration(tallies.reliability),
         scale_use=_scale_use(tallies) if len(tallies.scales) > 1 else None,
         images=images,
         crumbs=tallies.crumbs,
     )
+
+
+def _trimap(counted: Trimap) -> tuple[tuple[int, float], ...]:
+    known = counted.matrices.sum(axis=(1, 2)).cumsum() > 0
+    curve = zip(TRIMAP_WIDTHS, counted.curve().tolist(), known, strict=True)
+    return tuple((width, value) for width, value, there in curve if there)
 
 
 def _sizes(tallies: Tallies, estimates: Sequence[Estimate | None]) -> tuple[ObjectSize, ...]:

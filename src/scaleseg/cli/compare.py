@@ -1,6 +1,5 @@
 """compare."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -67,50 +66,26 @@ class _How(NamedTuple):
 
 
 def _analysis(name: str, how: _How) -> "Analysis":
-    from scaleseg.analysis import Analysis
+    from scaleseg.analysis import read
 
-    path = Path(name)
-    if not path.is_file():
-        return _measured(name, how)
-    try:
-        return Analysis.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{name} cannot be read as JSON ({error}); give what evaluate --deep --json wrote, a run or a checkpoint"
-        ) from error
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from error
+    return read(Path(name)).analysis if Path(name).is_file() else _measured(name, how)
 
 
 def _measured(name: str, how: _How) -> "Analysis":
     """What `evaluate --deep` finds of a checkpoint, or of a run's best."""
     from scaleseg.analysis import analyze
-    from scaleseg.checkpoint import load, locate, read_config
-    from scaleseg.config import to_dict
     from scaleseg.datasets import open_evaluation
-    from scaleseg.devices import choose_device, describe, place
-    from scaleseg.recipes import override
-    from scaleseg.segmentation import choose_refine
+    from scaleseg.devices import describe
+    from scaleseg.evaluation import best_of, open_checkpoint
 
-    folder = locate(_best(name))
-    config = override(to_dict(read_config(folder)), list(how.overrides))
-    measured, where = open_evaluation(config.data), choose_device(how.device)
-    model = place(load(folder, config.model), where)
-    model.refine = config.refine
-    sharpen = choose_refine(model, how.refine)
-    say(f"{name}: {measured.note}; {describe(where)}; refine: {sharpen or 'none'}")
+    config, model, sharpen = open_checkpoint(best_of(name), how.overrides, device=how.device, refine=how.refine)
+    measured = open_evaluation(config.data)
+    say(f"{name}: {measured.note}; {describe(model.mean.device)}; refine: {sharpen or 'none'}")
     with bar(f"measuring {one_line(name)}", len(measured.dataset)) as advance:
         return analyze(
             model, measured.dataset, refine=sharpen, max_memory=bytes_of(how.max_memory),
             progress=lambda done, total: advance(),
         )  # fmt: skip
-
-
-def _best(name: str) -> str:
-    """A run stands for its best checkpoint."""
-    pointers = [Path(name) / pointer for pointer in ("best", "last")]
-    found = [str(path) for path in pointers if (path / "config.json").is_file()]
-    return found[0] if found and not (Path(name) / "config.json").is_file() else name
 
 
 def _names(first: str, second: str) -> tuple[str, str]:

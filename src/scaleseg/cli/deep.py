@@ -29,6 +29,7 @@ def check_writable(json_file: Path | None) -> None:
     problem = (
         "is a folder" if json_file.is_dir() else "is in a folder that does not exist" if not folder.is_dir() else ""
     )
+    problem = problem or ("is no plain file" if json_file.exists() and not json_file.is_file() else "")
     problem = problem or ("" if os.access(folder, os.W_OK | os.X_OK) else "is in a folder that cannot be written to")
     if problem:
         raise UserError(f"--json {json_file} {problem}; choose another path")
@@ -59,15 +60,21 @@ def bare(text: str) -> str:
 _FOLDERS = re.compile(r"(?<![\w./~-])(?:file:/)?~?/(?!/)(?:[^/,\]'\"\n]*/)*(?=[^/\s])")
 
 
-def print_analysis(analysis: "Analysis") -> None:
+def print_analysis(analysis: "Analysis", *, refined: bool = False) -> None:
     """Compact tables in percent, the rest in lines; the classes are in the table of plain `evaluate`."""
-    _print_fusions(analysis)
+    from scaleseg.analysis import FEWEST
+
+    _print_fusions(analysis, refined)
     _print_sizes(analysis)
     if analysis.scale_use:
         _print_weights(analysis, analysis.scale_use)
-    curve = dict(analysis.trimap)
-    say("mIoU near borders      " + "  ".join(f"{width} px: {100 * curve[width]:.2f}" for width in WIDTHS))
-    say(f"boundary IoU           {_spread(analysis.boundary_IoU)}")
+    near = [f"{width} px: {100 * value:.2f}" for width, value in analysis.trimap if width in WIDTHS]
+    if near:
+        say("mIoU near borders      " + "  ".join(near))
+    interval = _interval(analysis.boundary_IoU, len(analysis.images))
+    say(f"boundary IoU           {100 * analysis.boundary_IoU.value:.2f} %, 95 % interval {interval}")
+    if len(analysis.images) < FEWEST:
+        say(f"fewer than {FEWEST} photographs tell no interval")
     say(
         f"calibration error      {100 * analysis.calibration.ece:.2f} points between how sure it is and how often right"
     )
@@ -84,10 +91,11 @@ def table(*columns: str, title: str) -> Any:
     return made
 
 
-def _print_fusions(analysis: "Analysis") -> None:
-    shown = table("the same scores, merged by", "mIoU %", "95 % interval", title="By fusion")
+def _print_fusions(analysis: "Analysis", refined: bool) -> None:
+    title = "By fusion; of these only fused is refined" if refined else "By fusion"
+    shown = table("the same scores, merged by", "mIoU %", "95 % interval", title=title)
     for name, found in analysis.fusions.items():
-        shown.add_row(name, f"{100 * found.value:.2f}", f"{100 * found.low:.2f} to {100 * found.high:.2f}")
+        shown.add_row(name, f"{100 * found.value:.2f}", _interval(found, len(analysis.images)))
     _show(shown)
 
 
@@ -96,13 +104,13 @@ def _print_sizes(analysis: "Analysis") -> None:
 
     columns = ("share of the image", "objects", "IoU %", "95 % interval", "found %", "false alarms")
     shown = table(*columns, title="Objects by size")
-    for size in analysis.sizes:
+    for place, size in enumerate(analysis.sizes):
         score = size.IoU
         shown.add_row(
             _share(size),
             str(size.objects),
             f"{100 * score.value:.2f}" if score else "-",
-            f"{100 * score.low:.2f} to {100 * score.high:.2f}" if score else "-",
+            _interval(score, analysis.images_of_size(place)),
             "-" if size.found is None else f"{100 * size.found:.2f}",
             str(size.false_alarms),
         )
@@ -117,7 +125,7 @@ def _print_weights(analysis: "Analysis", use: "ScaleUse") -> None:
     for name, weights in (rows | use.zones).items():
         shown.add_row(name, *(f"{100 * weight:.1f}" for weight in weights))
     _show(shown)
-    say(_claim(use))
+    say(_claim(use, len(analysis.images)))
 
 
 def _share(size: "ObjectSize") -> str:
@@ -130,29 +138,35 @@ def _show(shown: Any) -> None:
     Console().print(shown)
 
 
-def _spread(found: "Estimate") -> str:
-    return f"{100 * found.value:.2f} %, 95 % interval {100 * found.low:.2f} to {100 * found.high:.2f}"
+def _interval(found: "Estimate | None", photographs: int) -> str:
+    """In percent; a dash where too few photographs stand behind it."""
+    from scaleseg.analysis import FEWEST
+
+    return f"{100 * found.low:.2f} to {100 * found.high:.2f}" if found and photographs >= FEWEST else "-"
 
 
-def _claim(use: "ScaleUse") -> str:
+def _claim(use: "ScaleUse", photographs: int) -> str:
     """What became of the paper's claim, in a sentence."""
+    from scaleseg.analysis import FEWEST
+
     if use.correlation is None or use.interval is None:
-        return f"{use.objects} objects, or all of one size or seen alike, tell nothing of size and scale"
+        return f"objects: {use.objects}; too few, or all of one size or seen alike, to tell of size and scale"
     low, high = use.interval
-    measured = (
-        f"Spearman's correlation of size and scale is {use.correlation:.2f}, 95 % interval {low:.2f} to {high:.2f}"
-    )
-    claim = "whether larger objects are seen at smaller scales is open"
+    measured = f"Spearman's correlation of size and scale is {use.correlation:.2f}"
+    claim = "whether larger objects tend to be seen at smaller scales is open"
+    if photographs < FEWEST:
+        return f"{claim}: too few photographs ({measured}, {use.objects} objects)"
     if high < 0:
-        claim = "larger objects are seen at smaller scales, as the paper says"
+        claim = "larger objects tend to be seen at smaller scales, as the paper says"
     elif low > 0:
-        claim = "larger objects are seen at larger scales, against what the paper says"
-    return f"{claim} ({measured}, {use.objects} objects)"
+        claim = "larger objects tend to be seen at larger scales, against what the paper says"
+    return f"{claim} ({measured}, 95 % interval {low:.2f} to {high:.2f}, {use.objects} objects)"
 
 
 def _print_images(images: "Sequence[ImageScore]") -> None:
     ranked = sorted((image.mIoU, image.name) for image in images if image.mIoU is not None)
-    count = min(SHOWN, (len(ranked) + 1) // 2)
-    for title, some in (("worst", ranked[:count]), ("best", ranked[::-1][:count])):
+    half = len(ranked) // 2  # none is worst and best
+    worst, best = ranked[: min(SHOWN, half)], ranked[::-1][: min(SHOWN, len(ranked) - half)]
+    for title, some in (("worst", worst), ("best", best)) if worst else ():
         names = (f"{one_line(name)} {100 * score:.1f}" for score, name in some)
         say(f"{title} photographs, mIoU in %: {', '.join(names)}")

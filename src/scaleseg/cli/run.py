@@ -80,23 +80,15 @@ def evaluate(
 ) -> None:
     """Measure a model: mIoU over a whole dataset, each photograph at its own resolution."""
     from scaleseg.analysis import analyze
-    from scaleseg.checkpoint import load, locate, read_config
-    from scaleseg.config import to_dict
     from scaleseg.datasets import open_evaluation
-    from scaleseg.devices import choose_device, describe, place
+    from scaleseg.devices import describe
     from scaleseg.engines import Plan
     from scaleseg.evaluation import evaluate as measure
-    from scaleseg.recipes import override
-    from scaleseg.segmentation import choose_refine
+    from scaleseg.evaluation import open_checkpoint
 
     check_writable(json_file)
-    folder = locate(checkpoint)  # once: a Hub id could mean another commit the next time
-    config = override(to_dict(read_config(folder)), overrides or [])
-    measured = open_evaluation(config.data)
-    where = choose_device(device)
-    model = place(load(folder, config.model), where)
-    model.refine = config.refine
-    sharpen, limit = choose_refine(model, refine), bytes_of(max_memory)
+    config, model, sharpen = open_checkpoint(checkpoint, overrides or (), device=device, refine=refine)
+    measured, where, limit = open_evaluation(config.data), model.mean.device, bytes_of(max_memory)
     computes = build(model, Plan(engine, precision, skip, flip), calibration=calibration, refine=refine)
     how = f"{computes.name}, {computes.precision}"
     say(f"{measured.note}; {describe(where)}; {how}; refine: {sharpen or 'none'}")
@@ -107,7 +99,7 @@ def evaluate(
         metrics = analysis.metrics if analysis else measure(model, measured.dataset, **options)
     _print_metrics(metrics)
     if analysis:
-        print_analysis(analysis)
+        print_analysis(analysis, refined=sharpen is not None)
     if json_file:
         document = {
             **metrics.to_dict(), "checkpoint": checkpoint, "overrides": overrides or [],

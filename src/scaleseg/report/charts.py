@@ -9,6 +9,8 @@ from html import escape
 from math import ceil, floor, log10, sqrt
 from typing import NamedTuple
 
+from scaleseg.report.words import cut, text_width
+
 __all__ = ["Bar", "Line", "Stack", "bars", "lines", "stacks"]
 
 WIDTH = 440.0
@@ -20,8 +22,8 @@ LABELS, PLOT, END, FIGURES = 118.0, 126.0, 318.0, 328.0
 ROW, TOP = 26.0, 26.0
 """Height of a bar's line, and of the axis above the first."""
 
-LETTERS = 15
-"""Longer names of bars are cut; their tables have them whole."""
+ROOM, LINE_ROOM = 114.0, 72.0
+"""For names of bars and of lines: what would be wider is cut; their tables have them whole."""
 
 COLOURS = 7
 """How many the style sheet has; further series begin again."""
@@ -165,15 +167,15 @@ def _stack(row: Stack, y: float) -> str:
 
 def _name(label: str, y: float, note: str = "") -> str:
     small = f'<tspan class="tick" dx="5">{escape(note)}</tspan>' if note else ""
-    letters = LETTERS - len(note) // 2
-    return f'<text x="{LABELS:g}" y="{y + 17:g}" text-anchor="end">{escape(_cut(label, letters))}{small}</text>'
+    room = ROOM - (5 + 0.9 * text_width(note) if note else 0)
+    return f'<text x="{LABELS:g}" y="{y + 17:g}" text-anchor="end">{escape(cut(label, room))}{small}</text>'
 
 
 def _legend(names: Sequence[str]) -> tuple[str, float]:
     """Names beside their colours, from left to right as the parts are, and the height that they take."""
     drawn, x, y = [], 4.0, 4.0
-    for index, name in enumerate(map(_cut, names)):
-        wide = 26 + 7.5 * len(name)
+    for index, name in enumerate(cut(name, ROOM) for name in names):
+        wide = 26 + text_width(name)
         if x > 4 and x + wide > WIDTH:
             x, y = 4.0, y + 22
         drawn.append(f'<rect class="fill{index % COLOURS}" x="{x:g}" y="{y:g}" width="13" height="13"/>')
@@ -234,7 +236,7 @@ def _line_names(series: Sequence[Line], box: _Box) -> str:
         dash, colour = DASHES[index % len(DASHES)], index % COLOURS
         x = box.right + 6
         drawn.append(f'<path class="line stroke{colour}" stroke-dasharray="{dash}" d="M{x:g} {y:g}h22"/>')
-        drawn.append(f'<text x="{x + 27:g}" y="{y + 4:g}">{escape(_cut(series[index].name, 10))}</text>')
+        drawn.append(f'<text x="{x + 27:g}" y="{y + 4:g}">{escape(cut(series[index].name, LINE_ROOM))}</text>')
     return "".join(drawn)
 
 
@@ -261,12 +263,6 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _tick(value: float, percent: bool) -> str:
     return f"{100 * value:g} %" if percent else f"{value:,.6g}"
-
-
-def _cut(name: str, letters: int = LETTERS) -> str:
-    """Without its middle where it is long: names of classes differ at their ends."""
-    half = letters // 2
-    return name if len(name) <= letters else f"{name[:half]}\u2026{name[half + 1 - letters :]}"
 
 
 def _short(value: float) -> float:

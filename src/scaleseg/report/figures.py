@@ -3,17 +3,22 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scaleseg.analysis import Analysis, Estimate, ObjectSize, ScaleUse
+from scaleseg.analysis import FEWEST, Analysis, Estimate, ObjectSize, ScaleUse
 from scaleseg.metrics import TRIMAP
 from scaleseg.report.charts import Bar, Line, Stack, bars, lines, stacks
-from scaleseg.report.headlines import of_scales, of_sizes, size_name
-from scaleseg.report.paired import LEAST, side_by_side
+from scaleseg.report.headlines import of_scales, of_sizes, side_by_side, size_name
 from scaleseg.report.words import exact, listed, percent, points
 
 __all__ = ["Figure", "figures"]
 
 PER_CHART = 30
 """Classes in a chart; more of them fill several."""
+
+
+Score = tuple[float | None, float | None, float | None]
+"""A figure and its interval."""
+
+NOTHING: Score = (None, None, None)
 
 
 class Figure(NamedTuple):
@@ -33,37 +38,52 @@ def figures(analysis: Analysis) -> list[Figure]:
     found += [_fusions(analysis)] if len(analysis.scales) > 1 else []
     if analysis.scale_use and len(analysis.scales) > 1:
         found += [_scale_by_size(analysis), *_scale_use(analysis, analysis.scale_use)]
-    return [*found, _trimap(analysis), _reliability(analysis)]
+    found += [_trimap(analysis)] if analysis.trimap else []
+    return [*found, _reliability(analysis)]
 
 
 def _classes(analysis: Analysis) -> Figure:
     ordered = sorted(analysis.IoU.items(), key=lambda item: -item[1].value)
+    known = {name for name, _ in ordered if analysis.images_of_class(name) >= FEWEST}
     parts = [ordered[start : start + PER_CHART] for start in range(0, len(ordered), PER_CHART)]
     title = "IoU of each class"
     drawn = tuple(
         bars(
-            [Bar(name, *estimate) for name, estimate in part],
+            [_bar(name, estimate, name in known) for name, estimate in part],
             f"{title} in percent, with 95 % intervals, the best first"
             + (f", part {number} of {len(parts)}" if len(parts) > 1 else ""),
         )
         for number, part in enumerate(parts, start=1)
     )
     absent = [name for name in analysis.classes if name not in analysis.IoU]
-    sentence = "Best first. " + _apart(ordered, len(analysis.images))
+    sentence = "Best first. " + _apart([item for item in ordered if item[0] in known])
+    if len(known) < len(ordered):
+        sentence += f" Classes in fewer than {FEWEST} photographs have no interval."
     sentence += f" In neither labels nor predictions, and in no mean: {listed(absent)}." if absent else ""
-    return Figure("classes", title, sentence, drawn, _INTERVAL, tuple(_interval(*item) for item in ordered))
+    return Figure(
+        "classes", title, sentence, drawn, _INTERVAL, tuple(_interval(*item, item[0] in known) for item in ordered)
+    )
 
 
 _INTERVAL = ("", "IoU %", "from %", "to %")
 
 
-def _interval(name: str, estimate: Estimate) -> tuple[str, ...]:
-    return (name, *map(exact, estimate))
+def _interval(name: str, estimate: Estimate, known: bool) -> tuple[str, ...]:
+    return (name, *map(exact, _known(estimate, known)))
 
 
-def _apart(ordered: Sequence[tuple[str, Estimate]], images: int) -> str:
+def _bar(name: str, estimate: Estimate, known: bool, *, strong: bool = False) -> Bar:
+    return Bar(name, *_known(estimate, known), strong=strong)
+
+
+def _known(estimate: Estimate | None, known: bool) -> Score:
+    """Without the interval where too few photographs stand behind it."""
+    return NOTHING if estimate is None else estimate if known else (estimate.value, None, None)
+
+
+def _apart(ordered: Sequence[tuple[str, Estimate]]) -> str:
     """The first and the last class, if their intervals lie apart."""
-    if len(ordered) < 2 or images < LEAST:
+    if len(ordered) < 2:
         return ""
     (best, high), (worst, low) = ordered[0], ordered[-1]
     if low.high < high.low:
@@ -71,41 +91,41 @@ def _apart(ordered: Sequence[tuple[str, Estimate]], images: int) -> str:
     return "Even the intervals of the first and the last class overlap."
 
 
-NOTHING = (None, None, None)
-
-
 def _sizes(analysis: Analysis) -> Figure:
     title = "IoU by the size of objects"
-    rows = [(size_name(size.low, size.high), size) for size in analysis.sizes]
+    rows = [
+        (size_name(size.low, size.high), size, _known(size.IoU, analysis.images_of_size(place) >= FEWEST))
+        for place, size in enumerate(analysis.sizes)
+    ]
     chart = bars(
-        [_sized(name, size) for name, size in rows],
+        [_sized(*row) for row in rows],
         f"{title}: mean IoU in percent of objects by their share of the photograph, and how many they are, with 95 % intervals",
     )
     table = tuple(
         (
             name,
             f"{size.objects:,}",
-            *map(exact, size.IoU or NOTHING),
+            *map(exact, score),
             exact(size.found),
             f"{size.false_alarms:,}",
         )
-        for name, size in rows
+        for name, size, score in rows
     )
     columns = ("share of image", "objects", "IoU %", "from %", "to %", "pixels found %", "false alarms")
     return Figure("sizes", title, of_sizes(analysis), (chart,), columns, table)
 
 
-def _sized(name: str, size: ObjectSize) -> Bar:
-    value, low, high = size.IoU or NOTHING
+def _sized(name: str, size: ObjectSize, score: Score) -> Bar:
     count = f"{size.objects}" if size.objects < 10_000 else f"{size.objects / 1000:.0f}k"
-    return Bar(name, value, low, high, note=f"({count})")
+    return Bar(name, *score, note=f"({count})")
 
 
 def _fusions(analysis: Analysis) -> Figure:
     """Scales alone first, then what merges them."""
     names = sorted(analysis.fusions, key=_place)
     title = "mIoU by what merges the scales"
-    rows = [Bar(_called(name), *analysis.fusions[name], strong=name == "fused") for name in names]
+    known = len(analysis.images) >= FEWEST
+    rows = [_bar(_called(name), analysis.fusions[name], known, strong=name == "fused") for name in names]
     alone = [name for name in names if name.startswith("scale ")]
     best = max(alone, key=lambda name: analysis.fusions[name].value)
     sentence = (
@@ -114,7 +134,7 @@ def _fusions(analysis: Analysis) -> Figure:
         + " The oracle picks the right scale wherever one is right."
     )
     chart = bars(rows, f"{title} in percent, with 95 % intervals")
-    table = tuple(_interval(_called(name), analysis.fusions[name]) for name in names)
+    table = tuple(_interval(_called(name), analysis.fusions[name], known) for name in names)
     return Figure("fusions", title, sentence, (chart,), ("", "mIoU %", "from %", "to %"), table)
 
 

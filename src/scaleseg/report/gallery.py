@@ -12,6 +12,7 @@ from scaleseg.analysis import ImageScore
 from scaleseg.geometry import IGNORE
 from scaleseg.images import palette
 from scaleseg.report.pictures import Maps, keep
+from scaleseg.report.words import photographs
 from scaleseg.segmentation import Segmentation
 
 __all__ = ["COUNT", "ClassShare", "Section", "Shares", "Shown", "choose", "random_places", "show"]
@@ -80,7 +81,7 @@ def choose(images: Sequence[ImageScore], *, several: bool, count: int = COUNT, s
     parts = [
         Section("worst", "Worst", "The lowest mIoU.", _indices(worst)),
         Section("best", "Best", "The highest mIoU.", _indices(best)),
-        Section("random", "At random", f"Drawn from all {len(images):,} photographs (seed {seed}).", _indices(drawn)),
+        Section("random", "At random", f"Drawn from {photographs(len(images))} (seed {seed}).", _indices(drawn)),
         Section("divided", "Most divided", DIVIDED, _indices(image for image in divided if image.division > 0)),
     ]
     return [part for part in parts if part.indices]

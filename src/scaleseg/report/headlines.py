@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-from scaleseg.analysis import Analysis
-from scaleseg.report.paired import LEAST, side_by_side
-from scaleseg.report.words import between, listed, percent, points, signed
+from scaleseg.analysis import FEWEST, Analysis, Estimate, gain
+from scaleseg.report.words import between, listed, percent, photographs, points, signed, signed_points
 
-__all__ = ["Headline", "headlines", "of_scales", "of_sizes", "size_name"]
+__all__ = ["Headline", "headlines", "of_scales", "of_sizes", "side_by_side", "size_name"]
 
 FEW = 30
 """Below so many photographs the interval itself is uncertain, and the page says so."""
@@ -37,12 +36,15 @@ def of_scales(analysis: Analysis) -> str:
     if use is None:
         return ""
     if use.correlation is None or use.interval is None:
-        return f"With {use.objects} objects of one size or one mean scale, size and scale cannot be set against each other."
+        return (
+            f"Objects: {use.objects}. They are too few, or all of one size or one mean scale, to set size and scale against "
+            "each other."
+        )
     low, high = use.interval
     told = f"Spearman correlation of an object's size and its mean scale: {signed(use.correlation)} "
+    if len(analysis.images) < FEWEST:
+        return told + f"({use.objects:,} objects). These are too few photographs to tell a direction."
     told += f"({signed(low)} to {signed(high)}, {use.objects:,} objects). "
-    if len(analysis.images) < LEAST:
-        return told + "These are too few photographs to tell a direction."
     if high < 0:
         return told + "Larger objects tend to be seen at smaller scales, as the paper says."
     if low > 0:
@@ -52,13 +54,16 @@ def of_scales(analysis: Analysis) -> str:
 
 def of_sizes(analysis: Analysis) -> str:
     """The weakest and the strongest sizes, if their intervals lie apart."""
-    measured = [(size, size.IoU) for size in analysis.sizes if size.IoU is not None and size.objects >= LEAST]
+    known = [size for place, size in enumerate(analysis.sizes) if analysis.images_of_size(place) >= FEWEST]
+    measured = [(size, size.IoU) for size in known if size.IoU is not None]
     objects = sum(size.objects for size in analysis.sizes)
     begin = (
         f"{objects:,} objects (in brackets: of each size): connected pieces of one class in the labels, by their share of "
         "the photograph. "
     )
-    if len(measured) < 2 or len(analysis.images) < LEAST:
+    if len(known) < sum(size.objects > 0 for size in analysis.sizes):
+        begin += f"Sizes in fewer than {FEWEST} photographs have no interval. "
+    if len(measured) < 2:
         return begin
     weak, strong = (choose(measured, key=lambda pair: pair[1].value) for choose in (min, max))
     if weak[1].high < strong[1].low:
@@ -69,6 +74,24 @@ def of_sizes(analysis: Analysis) -> str:
     return begin + "The intervals of the weakest and the strongest overlap."
 
 
+def side_by_side(analysis: Analysis, other: str, name: str) -> str:
+    """Which of the model's own fusion and another is better, in a sentence, if the interval leaves out 0."""
+    found = gain(analysis, other)
+    if found.images < FEWEST:
+        return f"These are too few photographs to tell whether the model's own fusion or {name} is better."
+    value, low, high = found.difference
+    if not any(found.difference):
+        return f"The model's own fusion and {name} give the same mIoU on these photographs."
+    interval = f"{signed_points(low)} to {signed_points(high)}"
+    if found.is_certain:
+        told = f"The model's own fusion is {'better' if low > 0 else 'worse'} than {name}, by {points(value)}"
+        return f"{told} (95 % interval of the difference: {interval})."
+    return (
+        f"The model's own fusion and {name} differ by {points(value)}; the interval of the difference, {interval}, "
+        "holds 0: these photographs do not tell which is better."
+    )
+
+
 def size_name(low: float, high: float) -> str:
     """`1 to 5 %`; the ends are `below 1 %` and `above 40 %`."""
     if low <= 0:
@@ -77,23 +100,30 @@ def size_name(low: float, high: float) -> str:
 
 
 def _miou(analysis: Analysis) -> Headline:
-    count, images = len(analysis.IoU), len(analysis.images)
+    count, images, found = len(analysis.IoU), len(analysis.images), _between(analysis, analysis.mIoU)
     sentence = (
         f"Of the pixels that are of a class or are taken for it, {percent(analysis.mIoU.value)} are both, as the mean of "
-        f"{count} {'class' if count == 1 else 'classes'}. Drawn anew, {images:,} photographs of this kind would mostly give "
-        f"{between(analysis.mIoU)}."
+        f"{count} {'class' if count == 1 else 'classes'}. "
     )
-    if images < FEW:
+    if not found:
+        sentence += f"{photographs(images).capitalize()}: fewer than {FEWEST} tell no interval."
+    else:
         sentence += (
-            f" With only {images} {'photograph' if images == 1 else 'photographs'} the interval itself is rough."
+            f"When as many are drawn from these {images:,} photographs, with repeats, 95 % of draws give {found}."
         )
-    return Headline("mIoU", percent(analysis.mIoU.value), between(analysis.mIoU), sentence)
+        sentence += f" With only {images} photographs the interval itself is rough." if images < FEW else ""
+    return Headline("mIoU", percent(analysis.mIoU.value), found, sentence)
+
+
+def _between(analysis: Analysis, found: Estimate) -> str:
+    """The interval; empty where too few photographs stand behind it."""
+    return between(found) if len(analysis.images) >= FEWEST else ""
 
 
 def _boundary(analysis: Analysis) -> Headline:
     boundary, whole = analysis.boundary_IoU, analysis.mIoU
     sentence = "The same measure on the outlines alone, a band of 2\u00a0% of the diagonal. "
-    if len(analysis.images) < LEAST:
+    if len(analysis.images) < FEWEST:
         sentence += "With so few photographs it is not compared with mIoU."
     elif boundary.high < whole.low:
         sentence += "Outlines are drawn less exactly than areas are found."
@@ -101,7 +131,7 @@ def _boundary(analysis: Analysis) -> Headline:
         sentence += "Outlines are drawn more exactly than areas are found."
     else:
         sentence += "Its interval overlaps that of mIoU."
-    return Headline("boundary IoU", percent(boundary.value), between(boundary), sentence)
+    return Headline("boundary IoU", percent(boundary.value), _between(analysis, boundary), sentence)
 
 
 def _calibration(analysis: Analysis) -> Headline:
@@ -125,13 +155,15 @@ def _fusions(analysis: Analysis) -> list[Headline]:
     fused, found = analysis.fusions["fused"], []
     for name in ("average", "max"):
         other = analysis.fusions[name]
-        found.append(Headline(f"{name} instead", percent(other.value), between(other), _instead(analysis, name)))
+        found.append(
+            Headline(f"{name} instead", percent(other.value), _between(analysis, other), _instead(analysis, name))
+        )
     oracle = analysis.fusions["oracle"]
     sentence = (
         f"mIoU if a pixel were right wherever at least one of the scales {listed(_scales(analysis))} alone is right: "
         f"{points(oracle.value - fused.value)} above the model's own fusion, the room for a better choice of scales."
     )
-    return [*found, Headline("oracle", percent(oracle.value), between(oracle), sentence)]
+    return [*found, Headline("oracle", percent(oracle.value), _between(analysis, oracle), sentence)]
 
 
 def _instead(analysis: Analysis, name: str) -> str:

@@ -49,7 +49,7 @@ def curves(path: Path) -> list[Figure]:
 def _record(line: str) -> dict[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -61,20 +61,24 @@ def _scales(records: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _curve(records: Iterable[dict[str, Any]], keys: tuple[str, ...]) -> Curve:
-    """(step, value) of every record that has one, thinned to POINTS."""
-    found = []
+    """(step, value) of every record that has one, thinned to POINTS; of a step that is there twice, the last."""
+    found = {}
     for record in records:
         value: Any = record
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         step = record.get("step")
         if _is_number(step) and _is_number(value):
-            found.append((float(step), float(value)))  # type: ignore[arg-type]
-    return _thinned(found)
+            found[float(step)] = float(value)  # type: ignore[arg-type]
+    return _thinned(sorted(found.items()))
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < BOUND
+
+
+BOUND = 1e30
+"""Numbers from here on are no measurements, and no axis could show them."""
 
 
 def _thinned(points: list[tuple[float, float]]) -> Curve:

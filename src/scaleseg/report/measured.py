@@ -1,13 +1,11 @@
 """A report on labelled photographs: every figure of a deep evaluation, and a gallery with labels and errors."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from scaleseg.analysis import Analysis, ImageScore, analyze
+from scaleseg.analysis import FEWEST, Analysis, ImageScore, analyze, read
 from scaleseg.config import DataConfig
 from scaleseg.datasets import Dataset, open_evaluation
 from scaleseg.devices import explained
@@ -17,8 +15,8 @@ from scaleseg.report.gallery import Shown, choose, show
 from scaleseg.report.headlines import headlines
 from scaleseg.report.history import curves
 from scaleseg.report.page import Group, Page
-from scaleseg.report.wish import Bar, Opened, facts, footer, photographs
-from scaleseg.report.words import between, listed, percent
+from scaleseg.report.wish import Bar, Opened, facts, footer
+from scaleseg.report.words import between, listed, percent, photographs
 from scaleseg.segmentation import segment
 
 __all__ = ["measured_page", "on_labels"]
@@ -32,6 +30,7 @@ def on_labels(opened: Opened, say: Callable[[str], None], bar: Bar) -> Page:
     sections = choose(analysis.images, several=len(analysis.scales) > 1)
     wanted = sorted({index for section in sections for index in section.indices})
     shown, left_out = _shown(opened, found.dataset, analysis, wanted, say, bar)
+    _check_pictures(opened, analysis, shown)
     data = f"{photographs(len(analysis.images))} of {_data(opened.config.data)}"
     return measured_page(
         opened.name,
@@ -40,7 +39,7 @@ def on_labels(opened: Opened, say: Callable[[str], None], bar: Bar) -> Page:
         facts=facts(opened),
         data=data,
         training=curves(opened.history) if opened.history else [],
-        notes=_notes(found.note if opened.config.data.val is None else "", left_out),
+        notes=_notes(opened, found.note, left_out),
         footer=footer(opened.wish.command, f"{opened.name}: {facts(opened)}", data, opened.how),
     )
 
@@ -90,7 +89,8 @@ def _without(drawn: Sequence[Figure], others: Sequence[Figure]) -> list[Figure]:
 
 
 def _lede(analysis: Analysis, data: str) -> str:
-    told = f"On {data}, mIoU is {percent(analysis.mIoU.value)} (95 % interval {between(analysis.mIoU)})."
+    interval = f" (95 % interval {between(analysis.mIoU)})" if len(analysis.images) >= FEWEST else ""
+    told = f"On {data}, mIoU is {percent(analysis.mIoU.value)}{interval}."
     if len(analysis.scales) > 1:
         scales = listed([f"{scale:g}" for scale in analysis.scales])
         told += f" The model looks at scales {scales}; in each weight map, bright is where it believes that scale."
@@ -112,15 +112,9 @@ def _analysis(opened: Opened, dataset: Dataset, bar: Bar) -> Analysis:
 
 def _read(path: Path, refine: str) -> Analysis:
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--analysis {path} cannot be read ({error}); give what evaluate --deep --json wrote"
-        ) from error
-    try:
-        found = Analysis.from_dict(document)
+        found, document = read(path)
     except UserError as error:
-        raise UserError(f"--analysis {path}: {error}") from error
+        raise UserError(f"--analysis {error}") from error
     theirs = document.get("refine", refine)
     if theirs != refine:
         raise UserError(f"--analysis {path} was measured with --refine {theirs}, but it is {refine} now; give the same")
@@ -141,6 +135,27 @@ def _fitting(analysis: Analysis, opened: Opened, dataset: Dataset) -> Analysis:
                 f"{len(ours)} here); give the model and the data.val that it was measured with"
             )
     return analysis
+
+
+def _check_pictures(opened: Opened, analysis: Analysis, shown: dict[int, Shown]) -> None:
+    """UserError where the figures of `--analysis` are not of what the pictures show: another model, or --flip."""
+    if opened.wish.analysis is None or not shown:
+        return
+    apart = []
+    for index, photo in shown.items():
+        hits = sum(hits for hits, _ in analysis.images[index].tallies["fused"].values())
+        width, height = photo.size
+        apart.append(abs(hits / (width * height) - (photo.shares.right if photo.shares else 0.0)))
+    if np.mean(apart) > CLOSE:
+        raise UserError(
+            f"--analysis {opened.wish.analysis} is not of this model as it is run now: the shares of right pixels in the "
+            f"gallery's photographs differ by {percent(float(np.mean(apart)))} on average; give the same checkpoint, and "
+            "figures measured without --flip"
+        )
+
+
+CLOSE = 0.005
+"""Mean share of pixels by which another device or engine may differ."""
 
 
 def _shown(
@@ -179,8 +194,13 @@ def _data(data: DataConfig) -> str:
     return listed(names) if names else f"{data.dataset}, {split}"
 
 
-def _notes(flatters: str, left_out: Sequence[str]) -> list[str]:
-    notes = [f"{flatters[0].upper()}{flatters[1:]}."] if flatters else []
+def _notes(opened: Opened, flatters: str, left_out: Sequence[str]) -> list[str]:
+    notes = [f"{flatters[0].upper()}{flatters[1:]}."] if opened.config.data.val is None else []
+    if opened.sharpen and len(opened.model.scales) > 1:
+        notes.append(
+            "Only what the model's own fusion gives is refined: what it differs in from single scales, average and max is "
+            "due to both, fusion and refinement."
+        )
     if left_out:
         notes.append(f"Not in the gallery, for they could not be read again: {', '.join(left_out)}.")
     return notes

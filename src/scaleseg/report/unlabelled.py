@@ -11,7 +11,8 @@ from scaleseg.images import IMAGE_SUFFIXES, read
 from scaleseg.report.gallery import COUNT, DIVIDED, Section, Shown, random_places, show
 from scaleseg.report.page import Group, Page
 from scaleseg.report.use import scale_use, sentence
-from scaleseg.report.wish import Bar, Opened, facts, footer, photographs
+from scaleseg.report.wish import Bar, Opened, facts, footer
+from scaleseg.report.words import photographs
 from scaleseg.segmentation import segment
 
 __all__ = ["gallery_page", "on_photographs"]

@@ -23,6 +23,9 @@ def sentence(shown: Sequence[Shown], scales: Sequence[float]) -> str:
     names, means = _means_by_class(shown, NOTEWORTHY)
     if np.ptp(means, axis=1).max() < 0.005:
         return f"Here no scale stands out: on every class each weighs {rough(1 / len(scales))} on average."
+    if len(names) == 1:
+        weights = [f"scale {scale:g} weighs {rough(weight)}" for scale, weight in zip(scales, means[0], strict=True)]
+        return f"Here the model sees {names[0]} alone; on average {listed(weights)}."
     best = means.argmax(axis=0)
     first, *others = (
         (f"scale {scale:g}", f"on {names[best[i]]}", rough(means[best[i], i])) for i, scale in enumerate(scales)

@@ -11,17 +11,15 @@ from pathlib import Path
 import torch
 
 from scaleseg import __version__
-from scaleseg.checkpoint import load, locate, read_config
-from scaleseg.config import Config, to_dict
-from scaleseg.devices import choose_device, describe, place
+from scaleseg.config import Config
+from scaleseg.devices import describe
+from scaleseg.evaluation import best_of, open_checkpoint
 from scaleseg.model import ScaleAware
-from scaleseg.recipes import override
 from scaleseg.refine import Refine
 from scaleseg.report.history import of_run
 from scaleseg.report.words import listed, without_folders
-from scaleseg.segmentation import choose_refine
 
-__all__ = ["Bar", "Opened", "Wish", "facts", "footer", "open_model", "photographs", "quiet"]
+__all__ = ["Bar", "Opened", "Wish", "facts", "footer", "open_model", "quiet"]
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """A progress bar: from a title and a total, a function that counts one more."""
@@ -66,16 +64,11 @@ class Opened:
 
 def open_model(wish: Wish) -> Opened:
     """Load what `wish.checkpoint` means; of a run, `best`, or `last` where nothing chose a best one."""
-    given = Path(wish.checkpoint)
-    pointers = [] if (given / "config.json").is_file() else [given / name for name in ("best", "last")]
-    inside = next((path for path in pointers if (path / "config.json").is_file()), None)
-    folder = locate(inside or wish.checkpoint)
-    config = override(to_dict(read_config(folder)), list(wish.overrides))
-    model = place(load(folder, config.model), choose_device(wish.device))
-    model.refine = config.refine
-    return Opened(
-        wish, _called(wish, inside or given), config, model, choose_refine(model, wish.refine), of_run(inside or folder)
-    )
+    chosen = best_of(wish.checkpoint)
+    subject = open_checkpoint(chosen, wish.overrides, device=wish.device, refine=wish.refine)
+    folder = Path(chosen)
+    here = (folder / "config.json").is_file()  # else a bundled name or a Hub id
+    return Opened(wish, _called(folder) if here else chosen, *subject, of_run(folder) if here else None)
 
 
 def facts(opened: Opened) -> str:
@@ -95,11 +88,6 @@ def footer(command: Sequence[str], model: str, data: str, how: str, *, notes: st
     return [("Command", shlex.join(map(without_folders, command))), *rows] if command else rows
 
 
-def photographs(count: int) -> str:
-    """`1 photograph`, `240 photographs`."""
-    return f"{count:,} {'photograph' if count == 1 else 'photographs'}"
-
-
 def quiet(title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
     """A progress bar that shows nothing."""
     return nullcontext(_nothing)
@@ -109,9 +97,7 @@ def _nothing() -> None:
     """Counts nothing."""
 
 
-def _called(wish: Wish, folder: Path) -> str:
-    """A bundled name or a Hub id as it is; a folder's own name, and the run's before `best` and `last`."""
-    if not (folder / "config.json").is_file():
-        return wish.checkpoint
+def _called(folder: Path) -> str:
+    """A folder's own name, and the run's before `best` and `last`."""
     path = folder if folder.name and folder.name != ".." else folder.resolve()
     return f"{path.absolute().parent.name}/{path.name}" if path.name in ("best", "last") else path.name

@@ -1,21 +1,25 @@
 """Figures as text: percent with one decimal, intervals, lists; and names without the folders of this machine."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
+from unicodedata import east_asian_width
 
 from scaleseg.analysis import Estimate
 
 __all__ = [
     "between",
+    "cut",
     "exact",
     "listed",
     "percent",
+    "photographs",
     "plain",
     "points",
     "rough",
     "signed",
     "signed_points",
+    "text_width",
     "without_folders",
 ]
 
@@ -61,6 +65,11 @@ def between(estimate: Estimate) -> str:
     return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}{SPACE}%"
 
 
+def photographs(count: int) -> str:
+    """`1 photograph`, `240 photographs`."""
+    return f"{count:,} {'photograph' if count == 1 else 'photographs'}"
+
+
 def listed(words: Sequence[str]) -> str:
     """`a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
@@ -79,3 +88,26 @@ def without_folders(word: str) -> str:
     """A word of a command line with its paths cut to their last part: pages are for handing on."""
     key, equals, value = word.rpartition("=")
     return f"{key}{equals}{PurePath(value).name}" if "/" in value else word
+
+
+def cut(name: str, room: float) -> str:
+    """Without its middle where it is too wide: names of classes differ at their ends."""
+    letters, short = len(name), name
+    while letters > 2 and text_width(short) > room:
+        letters -= 1
+        half = letters // 2
+        short = f"{name[:half]}\u2026{name[len(name) - (letters - half) + 1 :]}"
+    return short
+
+
+def text_width(text: str) -> float:
+    """At most so wide is a text at 13 pixels in the broadest of usual fonts (DejaVu Sans)."""
+    return sum(next(wide for kind, wide in _LETTERS if kind(letter)) for letter in text)
+
+
+_LETTERS: tuple[tuple[Callable[[str], bool], float], ...] = (
+    (lambda letter: letter in "fijlrt.,:;'|!()[] \u00a0", 5.4),
+    (lambda letter: letter in "mwMW@%\u2026" or east_asian_width(letter) in "WF", 13.4),
+    (str.isupper, 10.2),
+    (lambda letter: True, 8.4),
+)
