@@ -24,7 +24,7 @@ export class Legend {
 
   /**
    * Shares of all classes; those that were ever seen stay in their place, so nothing jumps while weights are dragged.
-   * `others` are a second model's shares of the same classes, `guests` its own ones: {name, colour, share}.
+   * `others` are a second model's shares of the same classes, `guests` its own ones: {name, colour, id, share}.
    */
   show(shares, others = null, guests = []) {
     const seen = this.classes.map((_, id) => id).filter((id) => (shares[id] > 0 || others?.[id] > 0) && !this.items.has(id));
@@ -33,7 +33,7 @@ export class Legend {
       share.textContent = percent(shares[id]) + (others ? ` · ${others[id] === null ? "none" : percent(others[id])}` : "");
     }
     for (const item of this.guests) item.remove();
-    this.guests = guests.map(({ name, colour, share }) => still(swatch(colour, 1), name, `none · ${percent(share)}`));
+    this.guests = guests.map(({ name, colour, id, share }) => still(swatch(colour, id), name, `none · ${percent(share)}`));
     this.list.append(...this.guests);
   }
 

@@ -31,7 +31,7 @@ function showShared(result, other) {
   const { shares, otherLabels } = state, palette = coloursBeside(other);
   const theirs = shareOf(counted(otherLabels), otherLabels.length);
   const others = result.classes.map((name) => (other.classes.includes(name) ? theirs[other.classes.indexOf(name)] : null));
-  const guests = other.classes.map((name, id) => ({ name, colour: palette[id], share: theirs[id] }))
+  const guests = other.classes.map((name, id) => ({ name, id, colour: palette[id], share: theirs[id] }))
     .filter(({ name, share }) => share > 0 && !result.classes.includes(name));
   state.different = apart().reduce((sum, one) => sum + one, 0) / otherLabels.length;
   $("legend-note").textContent = `Shares by ${result.model} · by ${other.model}`;
