@@ -671,13 +671,16 @@ def test_ctrl_c_at_any_moment_ends_in_one_line_and_nothing_half_written(
     world.out.mkdir()
     words = world.words(VERBS[verb])
     calls = server.count(*words, interrupt_at=0)
-    for moment in [3, *(calls * part // MOMENTS for part in range(1, MOMENTS)), calls - 20]:
+    late = calls - 20  # calls differ by a few from run to run, so that this one may not come
+    for moment in [3, *(calls * part // MOMENTS for part in range(1, MOMENTS)), late]:
         shutil.rmtree(world.out)
         world.out.mkdir()
         (world.photographs / "data.yaml").unlink(missing_ok=True)
         ended = server(*words, interrupt_at=moment)
         print(moment, calls, ended)
-        assert ended.code == 130 or "done: " in ended.out  # in a run's last step there is nothing left to stop
+        assert (
+            ended.code == 130 or (ended.code == 0 and moment == late) or "done: " in ended.out
+        )  # in a run's last step there is nothing left to stop
         assert "Traceback" not in ended.err + ended.out
         assert re.fullmatch(STOPPED, ended.err)
         if verb != "train":

@@ -16,7 +16,10 @@ __all__ = ["main"]
 def main() -> None:
     """Run a verb. Exit codes: 0 done, 1 something given cannot be used, 2 wrong usage, 130 interrupted, 141 unread."""
     try:
-        _run()
+        try:
+            _run()
+        except KeyboardInterrupt:  # in the midst of leaving
+            _leave(130)
     except SystemExit as end:
         if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
             _end_at_once(end.code)
