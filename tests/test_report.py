@@ -183,6 +183,13 @@ def test_the_table_of_sizes_is_the_analysis() -> None:
     ]  # fmt: skip
 
 
+def test_names_of_sizes_are_whole_beside_thousands_of_objects() -> None:
+    found = analysis()
+    found = replace(found, sizes=tuple(size._replace(objects=1_234) for size in found.sizes))
+    assert ">above 40\u00a0%<tspan" in page_of(found)
+    assert ">15 to 40\u00a0%<tspan" in page_of(found)
+
+
 def test_the_table_of_fusions_is_the_analysis() -> None:
     found = analysis()
     rows = {name: figures for name, *figures in body(Page(page_of(found)), "mIoU by what merges the scales")}

@@ -16,13 +16,13 @@ __all__ = ["Bar", "Line", "Stack", "bars", "lines", "stacks"]
 WIDTH = 440.0
 """Of every chart, in units that are pixels on a page of that width."""
 
-LABELS, PLOT, END, FIGURES = 118.0, 126.0, 318.0, 328.0
+LABELS, PLOT, END, FIGURES = 140.0, 147.0, 318.0, 328.0
 """Where names of bars end, where their plot begins and ends, and where figures begin."""
 
 ROW, TOP = 26.0, 26.0
 """Height of a bar's line, and of the axis above the first."""
 
-ROOM, LINE_ROOM = 114.0, 72.0
+ROOM, LINE_ROOM = 136.0, 72.0
 """For names of bars and of lines: what would be wider is cut; their tables have them whole."""
 
 COLOURS = 7
