@@ -1,7 +1,10 @@
 """What several tests share: tiny datasets drawn with numpy, and a small model with random parameters."""
 
+import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from PIL import Image
 
 from browser import chromium, seen, visit  # noqa: F401
+from scaleseg.cli import main
 from scaleseg.config import Config, merge
 from scaleseg.model import ScaleAware, create_model
 
@@ -108,3 +112,28 @@ def small_model(fusion: str = "attention", seed: int = 0) -> ScaleAware:
 def model() -> ScaleAware:
     """The tiny model with attention."""
     return small_model()
+
+
+class Ended(NamedTuple):
+    """What a call of the command line left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """Run `scaleseg` with arguments in this process."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["scaleseg", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return run

@@ -12,33 +12,7 @@ from PIL import Image
 
 from conftest import small_config, small_model
 from scaleseg import checkpoint
-from scaleseg.cli import main
 from scaleseg.config import to_dict
-
-
-class Ended(tuple[int, str, str]):
-    """Exit code, stdout and stderr of a call."""
-
-    code = property(lambda self: self[0])
-    out = property(lambda self: self[1])
-    err = property(lambda self: self[2])
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run `scaleseg` with arguments in this process."""
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["scaleseg", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Ended((code, captured.out, captured.err))
-
-    return run
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,36 +13,15 @@ import pytest
 from conftest import CLASSES, small_config, small_model, write_folder
 from scaleseg import checkpoint
 from scaleseg.analysis import Analysis, ImageScore, analyze, compare
-from scaleseg.cli import main
 from scaleseg.cli.deep import bare
 from scaleseg.datasets.folder import Folder
 from scaleseg.errors import UserError
 
 
-class Ended(tuple[int, str, str]):
-    """Exit code, stdout and stderr of a call."""
-
-    code = property(lambda self: self[0])
-    out = property(lambda self: self[1])
-    err = property(lambda self: self[2])
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run `scaleseg` with arguments in this process."""
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["scaleseg", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "160")
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Ended((code, captured.out, captured.err))
-
-    return run
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are not broken where the terminal is narrow."""
+    monkeypatch.setenv("COLUMNS", "160")
 
 
 @pytest.fixture
