@@ -24,7 +24,8 @@ TINY = (
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     module = importlib.import_module("real_results")
-    monkeypatch.setattr(module, "GROUPS", (tuple(map(module.Cell, ("baseline", "attention-3-es"))),))
+    cells = tuple(map(module.Cell, ("baseline", "attention-3-es")))
+    monkeypatch.setattr(module, "TABLES", {"voc-animals": ("data", (cells,)), "camvid": ("data.root", (cells,))})
     yield module
 
 
@@ -82,3 +83,32 @@ def test_cells_that_need_more_pixels_cost_more(script: ModuleType) -> None:
     costs = [script._cost(script.Cell(name)) for name in ("baseline", "attention-2", "max-3-es")]
     assert costs == sorted(costs)
     assert costs[2] == 1 + 0.75**2 + 0.5**2
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "asked"),
+    [
+        ("max-2", "baseline", True), ("baseline", "max-2", False), ("attention-3", "max-3", True), ("max-3", "average-3", False),
+        ("max-3-es", "max-3", True), ("max-3", "max-3-es", False), ("average-3", "average-2", True),
+        ("average-2", "average-3", False), ("attention-3-es", "max-3", False), ("max-3-es", "max-2", False),
+    ],
+)  # fmt: skip
+def test_cells_are_compared_that_differ_in_one_thing(script: ModuleType, one: str, other: str, asked: bool) -> None:
+    assert script._is_asked(script.Cell(one), script.Cell(other)) is asked
+    assert not script._is_asked(script.Cell(one), script.Cell(other, seed=1))
+
+
+def test_the_plus_is_compared_with_the_same_without_and_the_baseline(script: ModuleType) -> None:
+    plus = script.Cell("attention-3-es", extra=script.PLUS, suffix="-plus")
+    others = [script.Cell(name) for name in ("attention-3-es", "baseline", "max-3-es")]
+    assert [script._is_asked(plus, other) for other in others] == [True, True, False]
+    assert not any(script._is_asked(other, plus) for other in others)
+
+
+@pytest.mark.parametrize("network", ["lite0", "largefov"])
+def test_camvid_is_trained_by_settings_of_its_own(script: ModuleType, network: str, tmp_path: Path) -> None:
+    asked = script._asked(
+        ["camvid.zip", "--table", "camvid", "--network", network, "--out", str(tmp_path / "o"), "--steps", "9"]
+    )
+    config = load_recipe("camvid-attention", script._settings(asked))
+    assert (config.train.optimizer, config.train.steps) == ("adamw" if network == "lite0" else "sgd", 9)
