@@ -1,0 +1,124 @@
+"""What result files say of the bundled model; see results.py."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from result_tables import Results, interval, percent, table
+
+from scaleseg import Analysis
+from scaleseg.analysis.comparison import gain
+
+__all__ = ["card_section", "deep_section", "steps_section"]
+
+
+def deep_section(document: dict[str, Any]) -> str:
+    """What `evaluate --deep` says of it."""
+    found, analysis = document["analysis"], Analysis.from_dict(document)
+    use, scales = found["scale_use"], found["scales"]
+    fusions = table(
+        ("the same scores, merged by", "mIoU %", "95 % interval"),
+        [(name, percent(one["value"]), interval(one)) for name, one in found["fusions"].items()],
+    )
+    heads = (
+        "object's share",
+        "objects",
+        "IoU %",
+        "95 % interval",
+        "found %",
+        *(f"scale {scale:g}" for scale in scales),
+    )
+    sizes = table(heads, [_size(one) for one in found["sizes"]])
+    zones = table(
+        ("mean weight in % on", *(f"scale {scale:g}" for scale in scales)),
+        [(name, *(f"{100 * weight:.0f}" for weight in weights)) for name, weights in use["zones"].items()],
+    )
+    low, high = use["interval"]
+    correlation = f"{use['correlation']:.2f} (95 % interval {low:.2f} to {high:.2f}; {use['objects']:,} objects)"
+    boundary = found["boundary_IoU"]
+    return (
+        f"{fusions}\n"
+        f"The model's own fusion less the others, in points of mIoU on the same photographs (paired 95 % interval): less the "
+        f"average {_gain(analysis, 'average')}, less the maximum {_gain(analysis, 'max')}, less the oracle "
+        f"{_gain(analysis, 'oracle')}.\n\n"
+        f"{sizes}\n"
+        "The last three columns are the mean weight of each scale, in percent, over the objects of that size. "
+        f"Spearman's correlation between an object's share and its mean scale is **{correlation}**.\n\n"
+        f"{zones}\n"
+        f"Boundary IoU {percent(boundary['value'])} % ({interval(boundary)}); calibration error (ECE) "
+        f"{percent(found['calibration']['ece'])} points.\n"
+    )
+
+
+def _gain(analysis: Analysis, other: str) -> str:
+    """Points of mIoU between the model's own fusion and another, with the interval of their difference."""
+    value, low, high = (100 * figure for figure in gain(analysis, other).difference)
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _size(one: dict[str, Any]) -> tuple[str, ...]:
+    score = one["IoU"]
+    weights = (f"{100 * weight:.0f}" for weight in one["weights"])
+    return _share(one), str(one["objects"]), percent(score["value"]), interval(score), percent(one["found"]), *weights
+
+
+def card_section(document: dict[str, Any]) -> str:
+    """What its model card says: classes and sizes with intervals."""
+    found = document["analysis"]
+    fusions = [(name, percent(one["value"], 1), interval(one, 1)) for name, one in found["fusions"].items()]
+    named = {
+        "fused": "merged by attention",
+        "average": "the same scores, averaged",
+        "max": "the same scores, their maximum",
+    }
+    classes = [(name, percent(one["value"], 1), interval(one, 1)) for name, one in found["IoU"].items()]
+    heads = ("share of the photograph", "objects", "IoU %", "95 % interval", "found %")
+    sizes = [
+        (
+            _share(one),
+            str(one["objects"]),
+            percent(one["IoU"]["value"], 1),
+            interval(one["IoU"], 1),
+            percent(one["found"], 1),
+        )
+        for one in found["sizes"]
+    ]
+    boundary = found["boundary_IoU"]
+    return (
+        table(("on voc-animals val (445 photographs)", "mIoU %", "95 % interval"), [
+            (named.get(name, f"{name} alone"), *row) for name, *row in fusions if name != "oracle"
+        ])
+        + "\n" + table(("class", "IoU %", "95 % interval"), classes)
+        + "\n" + table(heads, sizes)
+        + f"\nBoundary IoU {percent(boundary['value'], 1)} % ({interval(boundary, 1)}); calibration error (ECE) "
+        f"{percent(found['calibration']['ece'])} points.\n"
+    )  # fmt: skip
+
+
+def steps_section(animals: Results, log: Path) -> str:
+    """What each step of making it brought, on the development split."""
+    last = [
+        line["dev"]["mIoU"] for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()) if "dev" in line
+    ][-1]
+    steps = [
+        ("one scale, 1,000 steps of SGD (cell `baseline`)", animals.cells["baseline"]["dev"][-1]["mIoU"]),
+        (
+            "three scales, attention, a loss on every scale (cell `attention-3-es`)",
+            animals.cells["attention-3-es"]["dev"][-1]["mIoU"],
+        ),
+        (
+            "AdamW, 2,600 steps, crops of 256, photographs resized by 0.5 to 1.5, changed colours (the bundled model)",
+            last,
+        ),
+    ]
+    before = [value for _, value in steps]
+    rows = [
+        (name, percent(value, 1), f"{100 * (value - was):+.1f}" if name != steps[0][0] else "")
+        for (name, value), was in zip(steps, before[:1] + before, strict=False)
+    ]
+    return table(("step", "dev mIoU %", "points"), rows)
+
+
+def _share(one: dict[str, Any]) -> str:
+    """A bin of object sizes."""
+    return f"{100 * one['low']:g} to {100 * one['high']:g} %"
