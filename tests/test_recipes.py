@@ -134,3 +134,13 @@ def test_list_names_one_kind_alone(listed) -> None:
 
 def test_an_unknown_kind_is_the_users_error(listed) -> None:
     assert "what to list is 'recipe'; did you mean 'recipes'" in listed("recipe")
+
+
+def test_the_home_folder_may_stand_in_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data.yaml").write_text("dataset: folder\ntrain: photographs\n")
+    words = ["data=~/data.yaml", "data.val=[~/a.zip, b~/c.zip]", "model.pretrained=~/vgg16.safetensors"]
+    config = load_recipe("voc-baseline", words)
+    assert config.data.val == [str(tmp_path / "a.zip"), "b~/c.zip"]
+    assert config.model.pretrained == str(tmp_path / "vgg16.safetensors")
+    assert config.data.train == str(tmp_path / "photographs")

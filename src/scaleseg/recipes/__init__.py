@@ -83,7 +83,7 @@ def _part(item: str) -> dict[str, Any]:
     if not equals or not key:
         raise UserError(f"{item!r} is no override; write key=value, such as train.steps=100")
     if key == "data":
-        return {"data": _data_file(Path(value))}
+        return {"data": _data_file(Path(_at_home(value)))}
     try:
         part = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
     except Exception as error:
@@ -91,7 +91,16 @@ def _part(item: str) -> dict[str, Any]:
             f"{item!r} cannot be read: {_reason(error)}; write key=value, such as train.steps=100"
         ) from error
     assert isinstance(part, dict)
-    return {str(name): inner for name, inner in part.items()}
+    return {str(name): _at_home(inner) for name, inner in part.items()}
+
+
+def _at_home(value: Any) -> Any:
+    """With `~/` as the home folder in every text of it: behind `key=` a shell leaves it as it stands."""
+    if isinstance(value, str) and value.startswith("~/"):
+        return str(Path(value).expanduser())
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    return {key: _at_home(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _reason(error: Exception) -> str:
