@@ -90,7 +90,7 @@ def _measured(name: str, how: _How) -> "Analysis":
 
 def _names(first: str, second: str) -> tuple[str, str]:
     """What the two are called in tables and in the sentence: as short as tells them apart."""
-    short = Path(first).name, Path(second).name
+    short = Path(first).name.removesuffix(".json"), Path(second).name.removesuffix(".json")
     if short[0] == short[1] or not all(short):
         short = bare(first), bare(second)
     return short if short[0] != short[1] else ("the first", "the second")
