@@ -5,10 +5,10 @@
         --pretrained vgg16-imagenet.safetensors --out runs/real-vgg --to docs/results/voc-animals-largefov
     python benchmarks/real_results.py camvid.zip --table camvid --out runs/camvid --to docs/results/camvid-lite0
 
-Each step is a command of scaleseg that can be given by hand, and is printed: `ablate` for the cells (in the order of
-GROUPS, so that what does not fit in the time is missing from the end), `evaluate --deep` for each finished one. What is
-done is not done again: the same command goes on after whatever stopped it. With `--minutes`, speed is measured first and
-the steps, the same for all cells, are fixed such that GROUPS fits; they are kept in OUT/plan.json.
+Trained by `ablate` and measured by `evaluate --deep`, commands of scaleseg that are printed and can be given by hand. What
+is done is not done again: the same command goes on after whatever stopped it. Cells come in the order of GROUPS, so that
+what does not fit in the time is missing from the end. With `--minutes`, a trial measures how fast a step and a measurement
+are, and steps and cells are chosen such that they fit, the steps the same for all; OUT/plan.json keeps them.
 
 `--to` gets a small JSON a cell: settings, versions, speed, training curve and what `evaluate --deep` found, without the
 list of photographs; and differences.json, paired bootstraps of cells that differ in one thing, and of each and the
@@ -18,23 +18,32 @@ baseline.
 import argparse
 import json
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from machine import machine
 
 import scaleseg
 from scaleseg import atomic
+from scaleseg.analysis import compare, read
+from scaleseg.checkpoint import read_config
+from scaleseg.cli.deep import bare
 
 __all__ = ["GROUPS", "Cell", "collect", "main"]
 
 EVERY = 50
-"""Steps that one point of a training curve stands for."""
+"""Steps between two points of a training curve."""
+
+LEAST = 500
+"""Steps below which `--minutes` leaves out cells instead."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,8 @@ class Cell:
     seed: int = 0
     extra: tuple[str, ...] = ()
     suffix: str = ""
+    network: str = ""
+    """The one that it is for; empty = all."""
 
     @property
     def label(self) -> str:
@@ -55,12 +66,15 @@ class Cell:
 PLUS = ("data.random_scale=[0.6,1.4]",)
 """The paper's "+": photographs enlarged or shrunk at random in training."""
 
+RATE = ("train.lr=0.001",)
+"""The paper's rate, which suits lite0's baseline better than the rate that all cells share (docs/decisions.md)."""
+
 GROUPS = (
     tuple(map(Cell, ("baseline", "attention-3-es", "max-3-es", "average-3-es"))),
     tuple(map(Cell, ("attention-3", "max-3", "average-3"))),
-    tuple(map(Cell, ("attention-2-es", "attention-2"))),
+    (*map(Cell, ("attention-2-es", "attention-2")), Cell("baseline", extra=RATE, suffix="-rate", network="lite0")),
     tuple(map(Cell, ("max-2-es", "average-2-es", "max-2", "average-2"))),
-    (Cell("msc"), Cell("attention-3-es", extra=PLUS, suffix="-plus")),
+    (Cell("msc", network="largefov"), Cell("attention-3-es", extra=PLUS, suffix="-plus")),
     tuple(Cell(name, seed) for seed in (1, 2) for name in ("baseline", "attention-3-es", "max-3-es", "average-3-es")),
 )
 
@@ -82,8 +96,8 @@ CAMVID_LITE0 = (
 )  # fmt: skip
 """As the bundled model was trained on other photographs; nothing was tried on CamVid."""
 
-RELATIVE_COST = {"baseline": 1.0, "msc": 1.3, "2": 1.25, "3": 1.8125}
-"""Pixels that a step looks at, beside the baseline's: the sum of the squared scales."""
+COST = Path(__file__).parent / "results" / "expected_hours.json"
+"""The arithmetic of each cell's training step, by expected_hours.py."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,7 @@ class Job:
     @property
     def groups(self) -> tuple[tuple[Cell, ...], ...]:
         """The cells, in the order in which they are trained."""
-        return TABLES[self.table][1]
+        return _groups(self.table, self.network)
 
     def folder(self, cell: Cell) -> Path:
         """A cell's run folder."""
@@ -114,7 +128,7 @@ class Job:
 
     def parent(self, cell: Cell) -> Path:
         """The folder of its `ablate`: settings beyond the table's need one of their own."""
-        return self.out / ("plus" if cell.extra else "table")
+        return self.out / f"table{cell.suffix}"
 
     def measured(self, cell: Cell) -> Path:
         """What `evaluate --deep` found of it."""
@@ -124,20 +138,17 @@ class Job:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Carry out what the command line says."""
     asked = _asked(arguments)
-    settings = tuple(_settings(asked))
+    chosen, steps = _plan(asked)
+    settings = (*_settings(asked), f"train.steps={steps}", *asked.overrides)
     job = Job(asked.table, asked.data, asked.out, asked.network, asked.device, asked.jobs, settings)
-    chosen = [[cell for cell in group if not asked.only or cell.label in asked.only] for group in job.groups]
-    for group in filter(None, chosen):
-        _train(job, group)
-        for cell in group:
-            if (job.folder(cell) / "metrics.json").exists() and not job.measured(cell).exists():
-                job.measured(cell).parent.mkdir(parents=True, exist_ok=True)
-                _call(
-                    "evaluate", str(job.folder(cell) / "last"), job.source, "--deep", "--device", job.device,
-                    "--json", str(job.measured(cell)),
-                )  # fmt: skip
-        if asked.to:
-            collect(job, asked.to)
+    for group in chosen:
+        at_once = len(group) if job.jobs > 1 else 1  # one at a time, what is finished is safe the sooner
+        for cells in (group[start : start + at_once] for start in range(0, len(group), at_once)):
+            _train(job, cells)
+            for cell in cells:
+                _measure(job, cell)
+                if asked.to:
+                    collect(job, asked.to)
 
 
 def collect(job: Job, to: Path) -> None:
@@ -145,20 +156,23 @@ def collect(job: Job, to: Path) -> None:
     done = [cell for group in job.groups for cell in group if job.measured(cell).exists()]
     to.mkdir(parents=True, exist_ok=True)
     for cell in done:
-        atomic.write(to / f"{cell.label}.json", json.dumps(_document(job, cell), indent=1) + "\n")
+        target, found = to / f"{cell.label}.json", _document(job, cell)
+        if not target.exists() or json.loads(target.read_text(encoding="utf-8"))["val"] != found["val"]:
+            atomic.write(target, json.dumps(found, indent=1) + "\n")
     atomic.write(to / "differences.json", json.dumps(_differences(job, done), indent=1) + "\n")
 
 
 def _document(job: Job, cell: Cell) -> dict[str, Any]:
+    """All that is kept of a run; paths without the folders of this machine."""
     run = json.loads((job.folder(cell) / "metrics.json").read_text(encoding="utf-8"))
     lines = [json.loads(line) for line in (job.folder(cell) / "metrics.jsonl").read_text().splitlines()]
     deep = json.loads(job.measured(cell).read_text(encoding="utf-8"))
     del deep["analysis"]["images"]
-    return {
+    document = {
         "table": job.table,
         "cell": asdict(cell),
         "settings": run["settings"],
-        "overrides": list(job.settings),
+        "overrides": [*job.settings, *cell.extra],
         "training": {name: run[name] for name in ("steps", "seconds", "images_per_s", "threads", "device")},
         "curve": _curve(lines),
         "dev": [{"step": line["step"], "mIoU": line["dev"]["mIoU"]} for line in lines if "dev" in line],
@@ -166,10 +180,12 @@ def _document(job: Job, cell: Cell) -> dict[str, Any]:
         "versions": {"scaleseg": scaleseg.__version__},
         "machine": machine(),
     }
+    without_folders: dict[str, Any] = json.loads(bare(json.dumps(document)))
+    return without_folders
 
 
 def _curve(lines: Sequence[dict[str, Any]]) -> list[list[float]]:
-    """[step, mean loss of the merged scores over the EVERY steps before it]."""
+    """[step, mean loss of the merged scores over the batches logged in the EVERY steps before it]."""
     losses = [(line["step"], line["loss_fused"]) for line in lines if "loss_fused" in line]
     steps = range(EVERY, int(losses[-1][0]) + 1, EVERY) if losses else ()
     return [[end, round(mean(loss for step, loss in losses if end - EVERY < step <= end), 4)] for end in steps]
@@ -182,11 +198,13 @@ def _differences(job: Job, done: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _is_asked(one: Cell, other: Cell) -> bool:
-    """Whether they are a cell and the baseline, or differ in fusion (attention first), scales or extra supervision alone."""
-    if one == other or one.seed != other.seed or other.suffix:
+    """Whether they are a cell and a baseline, or differ in fusion (attention first), scales, extra supervision or "+" alone."""
+    if one.seed != other.seed or one.label == other.label:
         return False
-    if one.suffix or other.name == "baseline":
-        return other.name in (one.name, "baseline")
+    if other.name == "baseline":
+        return one.label != "baseline"
+    if one.suffix or other.suffix:
+        return one.name == other.name and not other.suffix
     (fusion, scales, own), (fusion_2, scales_2, own_2) = _traits(one.name), _traits(other.name)
     if (scales, own) == (scales_2, own_2):
         return fusion == "attention"
@@ -202,69 +220,132 @@ def _traits(name: str) -> tuple[str, str, bool]:
 
 
 def _difference(job: Job, first: Cell, second: Cell) -> dict[str, Any]:
-    target = job.out / "deep" / f"{second.label}-less-{first.label}.json"
+    """What `scaleseg compare` says of the two; kept beside what was measured."""
+    target = job.out / "deep" / "differences" / f"{second.label}-less-{first.label}.json"
     if not target.exists():
-        _call("compare", str(job.measured(first)), str(job.measured(second)), "--json", str(target))
+        target.parent.mkdir(exist_ok=True)
+        found = compare(*(read(job.measured(cell)).analysis for cell in (first, second)))
+        atomic.write(target, json.dumps(found.to_dict()) + "\n")
     document: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
     return document
 
 
-def _train(job: Job, group: Sequence[Cell]) -> None:
-    """One `ablate` for the cells that share folder and seed range."""
-    for table in dict.fromkeys(map(job.parent, group)):
-        cells = [cell for cell in group if job.parent(cell) == table]
-        if job.network == "lite0":
-            cells = [cell for cell in cells if cell.name != "msc"]  # it has branches for largefov alone
-        if not cells:
-            continue
-        only = [word for name in dict.fromkeys(cell.name for cell in cells) for word in ("--only", name)]
+def _train(job: Job, cells: Sequence[Cell]) -> None:
+    """One `ablate` for the cells that share a folder."""
+    for table in dict.fromkeys(map(job.parent, cells)):
+        here = [cell for cell in cells if job.parent(cell) == table]
+        only = [word for name in dict.fromkeys(cell.name for cell in here) for word in ("--only", name)]
         _call(
-            "ablate", job.table, job.source, *job.settings, *cells[0].extra, "--out", str(table), "--device", job.device,
-            "--jobs", str(job.jobs), "--seeds", str(1 + max(cell.seed for cell in cells)), *only,
+            "ablate", job.table, job.source, *job.settings, *here[0].extra, "--out", str(table), "--device", job.device,
+            "--jobs", str(job.jobs), "--seeds", str(1 + max(cell.seed for cell in here)), *only,
         )  # fmt: skip
+
+
+def _measure(job: Job, cell: Cell) -> None:
+    """`evaluate --deep` of its last checkpoint, once."""
+    if (job.folder(cell) / "metrics.json").exists() and not job.measured(cell).exists():
+        job.measured(cell).parent.mkdir(parents=True, exist_ok=True)
+        last, to = str(job.folder(cell) / "last"), str(job.measured(cell))
+        _call("evaluate", last, job.source, "--deep", "--device", job.device, "--json", to)
 
 
 def _settings(asked: argparse.Namespace) -> list[str]:
+    """Those of the network, the table and `--pretrained`."""
     own = CAMVID_LITE0 if (asked.table, asked.network) == ("camvid", "lite0") else ()
-    given = [*NETWORKS[asked.network], *own, *([f"model.pretrained={asked.pretrained}"] if asked.pretrained else [])]
-    return [*given, f"train.steps={_steps(asked, given)}", *asked.overrides]
+    return [*NETWORKS[asked.network], *own, *([f"model.pretrained={asked.pretrained}"] if asked.pretrained else [])]
 
 
-def _steps(asked: argparse.Namespace, settings: Sequence[str]) -> int:
-    """As asked for, or as many as fit in the minutes; once fixed they stay."""
-    plan = asked.out / "plan.json"
-    if plan.exists():
-        return int(json.loads(plan.read_text(encoding="utf-8"))["steps"])
-    steps = asked.steps if asked.minutes is None else _that_fit(asked, settings)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    atomic.write(plan, json.dumps({"steps": steps, "minutes": asked.minutes}) + "\n")
-    return int(steps)
+def _groups(table: str, network: str) -> tuple[tuple[Cell, ...], ...]:
+    return tuple(tuple(cell for cell in group if cell.network in ("", network)) for group in TABLES[table][1])
 
 
-def _that_fit(asked: argparse.Namespace, settings: Sequence[str]) -> int:
-    """A fifth of the time is left for measuring and for starting."""
-    trial, (source, groups) = asked.out / "trial", TABLES[asked.table]
+def _plan(asked: argparse.Namespace) -> tuple[list[list[Cell]], int]:
+    """Which cells, and how many steps each; what was planned once stays."""
+    groups, file = _groups(asked.table, asked.network), asked.out / "plan.json"
+    if file.exists():
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        if asked.steps not in (None, plan["steps"]):
+            raise SystemExit(f"{file} says {plan['steps']} steps, --steps {asked.steps}; choose another --out for that")
+    else:
+        cells = [cell for group in groups for cell in group]
+        steps, count = (asked.steps or 1000, len(cells)) if asked.minutes is None else _that_fit(asked, cells)
+        plan = {"steps": steps, "minutes": asked.minutes, "cells": [cell.label for cell in cells[:count]]}
+        asked.out.mkdir(parents=True, exist_ok=True)
+        atomic.write(file, json.dumps(plan, indent=1) + "\n")
+    labels = [cell.label for group in groups for cell in group]
+    if unknown := set(asked.only or ()) - set(labels):
+        raise SystemExit(f"--only {', '.join(sorted(unknown))}: no such cell; there are {', '.join(labels)}")
+    wanted = set(asked.only or plan["cells"])
+    return [kept for group in groups if (kept := [cell for cell in group if cell.label in wanted])], int(plan["steps"])
+
+
+def _that_fit(asked: argparse.Namespace, cells: Sequence[Cell]) -> tuple[int, int]:
+    """Steps, and how many of the cells: a trial tells what a step and a measurement of the baseline take."""
+    trial, source = asked.out / "trial", f"{TABLES[asked.table][0]}={asked.data}"
     if not (trial / "last").exists():
         _call(
-            "train", f"{asked.table}-baseline", f"{source}={asked.data}", *settings, "train.steps=40",
+            "train", f"{asked.table}-baseline", source, *_settings(asked), *asked.overrides, "train.steps=40",
             "train.validate_every=1000", "--out", str(trial), "--device", asked.device,
         )  # fmt: skip
-    lines = [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
-    per_step = min(30 / line["images_per_s"] for line in lines[1:] if line.get("images_per_s"))
-    cost = sum(_cost(cell) for group in groups for cell in group)
-    return int(0.8 * 60 * asked.minutes / (cost * per_step))
+    begin = time.monotonic()
+    _call(
+        "evaluate", str(trial / "last"), source, "--deep", "--device", asked.device, "--json", str(trial / "deep.json")
+    )
+    look = time.monotonic() - begin
+    lines = [json.loads(line) for line in (trial / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    batch = read_config(trial / "last").train.batch
+    per_step = batch / median(line["images_per_s"] for line in lines[1:] if line.get("images_per_s"))
+    return _fitting([_cost(cell) for cell in cells], 60 * asked.minutes - 2 * look, per_step, look)
+
+
+def _fitting(costs: Sequence[float], seconds: float, per_step: float, look: float) -> tuple[int, int]:
+    """As many cells as can have LEAST steps, and then as many steps as fit; a cell is looked at three times.
+
+    (By the trainer on the development split, by `ablate`, and by `evaluate --deep`.)
+    """
+    for count in range(len(costs), 0, -1):
+        work = sum(costs[:count])
+        steps = int((seconds - 3 * look * work) / (work * per_step))
+        if steps >= LEAST:
+            return steps, count
+    raise SystemExit(
+        f"--minutes is too little for one cell of {LEAST} steps of {per_step:.2f} s and three looks of {look:.0f} s; give more, "
+        "or --steps"
+    )
 
 
 def _cost(cell: Cell) -> float:
-    return RELATIVE_COST.get(cell.name) or RELATIVE_COST[cell.name.split("-")[1]]
+    """How much a step of it is, in steps of the baseline."""
+    runs = json.loads(COST.read_text(encoding="utf-8"))["runs"]
+    return float(runs[cell.name]["gflop_a_crop"] / runs["baseline"]["gflop_a_crop"])
 
 
 def _call(*words: str) -> None:
     """A command of scaleseg, shown and carried out; what fails ends this script with its exit code."""
     print("+ " + shlex.join(["scaleseg", *words]), flush=True)
-    code = subprocess.call([sys.executable, "-m", "scaleseg", *words])
+    code = _run([sys.executable, "-m", "scaleseg", *words])
     if code:
         raise SystemExit(code)
+
+
+def _run(command: list[str]) -> int:
+    """In a session of its own: Ctrl-C and SIGTERM are handed on once, and it has the time to save."""
+    child = subprocess.Popen(command, start_new_session=True)
+    with _handed_on(child):
+        return child.wait()
+
+
+@contextmanager
+def _handed_on(child: "subprocess.Popen[bytes]") -> Iterator[None]:
+    before = {
+        number: signal.signal(number, lambda number, _: child.send_signal(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -282,12 +363,13 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pretrained", help="ImageNet's parameters, where they are not fetched")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--minutes", type=float, help="fix the steps such that all fits in so many minutes")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="of every cell; 1000 unless told")
+    length.add_argument("--minutes", type=float, help="choose steps and cells such that they fit in so many minutes")
     parser.add_argument(
         "--only", action="append", help="cells by their label, such as attention-3-es or baseline-seed-1"
     )
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 if __name__ == "__main__":

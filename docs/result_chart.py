@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from html import escape
 from math import ceil, floor
 
-from result_tables import ORDER, Results
+from result_tables import ORDER, PAPER, Results
 
 from scaleseg.ablate.cells import COLUMNS, FUSIONS
 from scaleseg.ablate.chart import STYLE
-from scaleseg.ablate.paper import find
 
 __all__ = ["curves", "gains"]
 
@@ -24,9 +23,8 @@ TITLES = {"2": "two scales", "2-es": "two, a loss on each", "3": "three scales",
 
 def gains(results: Results) -> str:
     """Every cell as a dot: points over one scale with the paired interval, the paper's hollow."""
-    paper = find("voc", "imagenet")
-    theirs = {} if paper is None else paper.gains()
-    ours = {name: results.differences[name, "baseline"] for name, _ in results.in_order() if name != "baseline"}
+    theirs = PAPER.gains()
+    ours = {name: results.differences[name, "baseline"] for name, _ in results.in_order() if name in theirs}
     names = [name for name in ORDER if name in ours]
     ends = _ends(
         [100 * one[key] for one in ours.values() for key in ("low", "high")] + [theirs[name] for name in names]

@@ -62,8 +62,8 @@ def _size(one: dict[str, Any]) -> tuple[str, ...]:
     return _share(one), str(one["objects"]), percent(score["value"]), interval(score), percent(one["found"]), *weights
 
 
-def card_section(document: dict[str, Any]) -> str:
-    """What its model card says: classes and sizes with intervals."""
+def card_section(document: dict[str, Any], refinement: dict[str, Any]) -> str:
+    """What its model card says: fusions, refinements, classes and sizes, with intervals."""
     found = document["analysis"]
     fusions = [(name, percent(one["value"], 1), interval(one, 1)) for name, one in found["fusions"].items()]
     named = {
@@ -71,6 +71,15 @@ def card_section(document: dict[str, Any]) -> str:
         "average": "the same scores, averaged",
         "max": "the same scores, their maximum",
     }
+    refined = [
+        (
+            f"merged by attention, `--refine {name}`",
+            percent(one["mIoU"], 1),
+            " to ".join(percent(end, 1) for end in one["interval"]),
+        )
+        for name, one in refinement["kinds"].items()
+        if name != "none"
+    ]
     classes = [(name, percent(one["value"], 1), interval(one, 1)) for name, one in found["IoU"].items()]
     heads = ("share of the photograph", "objects", "IoU %", "95 % interval", "found %")
     sizes = [
@@ -84,10 +93,9 @@ def card_section(document: dict[str, Any]) -> str:
         for one in found["sizes"]
     ]
     boundary = found["boundary_IoU"]
+    merged = [(named.get(name, f"{name} alone"), *row) for name, *row in fusions if name != "oracle"]
     return (
-        table(("on voc-animals val (445 photographs)", "mIoU %", "95 % interval"), [
-            (named.get(name, f"{name} alone"), *row) for name, *row in fusions if name != "oracle"
-        ])
+        table((f"on voc-animals val ({document['images']} photographs)", "mIoU %", "95 % interval"), [*merged, *refined])
         + "\n" + table(("class", "IoU %", "95 % interval"), classes)
         + "\n" + table(heads, sizes)
         + f"\nBoundary IoU {percent(boundary['value'], 1)} % ({interval(boundary, 1)}); calibration error (ECE) "
@@ -96,27 +104,12 @@ def card_section(document: dict[str, Any]) -> str:
 
 
 def steps_section(animals: Results, log: Path) -> str:
-    """What each step of making it brought, on the development split."""
-    last = [
-        line["dev"]["mIoU"] for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()) if "dev" in line
-    ][-1]
-    steps = [
-        ("one scale, 1,000 steps of SGD (cell `baseline`)", animals.cells["baseline"]["dev"][-1]["mIoU"]),
-        (
-            "three scales, attention, a loss on every scale (cell `attention-3-es`)",
-            animals.cells["attention-3-es"]["dev"][-1]["mIoU"],
-        ),
-        (
-            "AdamW, 2,600 steps, crops of 256, photographs resized by 0.5 to 1.5, changed colours (the bundled model)",
-            last,
-        ),
-    ]
-    before = [value for _, value in steps]
-    rows = [
-        (name, percent(value, 1), f"{100 * (value - was):+.1f}" if name != steps[0][0] else "")
-        for (name, value), was in zip(steps, before[:1] + before, strict=False)
-    ]
-    return table(("step", "dev mIoU %", "points"), rows)
+    """What was tried, on the development split; the cells are those of the experiment."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    looks = [(line["step"], line["dev"]["mIoU"]) for line in lines if "dev" in line]
+    rows = [(f"cell `{name}`", animals.cells[name]["dev"][-1]["mIoU"]) for name in ("baseline", "attention-3-es")]
+    rows += [(f"the bundled model after {step:,} steps", value) for step, value in looks]
+    return table(("model", "dev mIoU %"), [(name, percent(value, 1)) for name, value in rows])
 
 
 def _share(one: dict[str, Any]) -> str:

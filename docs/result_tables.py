@@ -1,8 +1,9 @@
-"""Tables and answers of results.md, from the files under docs/results/; see results.py."""
+"""Tables and answers of results.md, and the hours of reproducing.md, from what the benchmarks wrote; see results.py."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from scaleseg.ablate.cells import FUSIONS
@@ -13,6 +14,7 @@ __all__ = [
     "Results",
     "answers",
     "camvid",
+    "classes",
     "costs",
     "grid",
     "headline",
@@ -31,40 +33,44 @@ ORDER = (
 """Cells from the paper's best kind down."""
 
 
+PAPER = find("voc", "imagenet")
+"""Its Table 3, on PASCAL VOC."""
+
+
 class Results:
-    """What one run of benchmarks/real_results.py came to, seed 0."""
+    """What one run of benchmarks/real_results.py came to, by the names of its files."""
 
     def __init__(self, folder: Path) -> None:
-        documents = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json")))
-        self.cells: dict[str, dict[str, Any]] = {
-            one["cell"]["name"]: one for one in documents if isinstance(one, dict) and not one["cell"]["seed"]
-        }
-        pairs = json.loads((folder / "differences.json").read_text(encoding="utf-8")) if self.cells else []
+        documents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+        pairs = documents.pop("differences", [])
+        self.cells: dict[str, dict[str, Any]] = documents
         self.differences = {(one["of"], one["less"]): one["mIoU"]["difference"] for one in pairs}
 
     def in_order(self) -> list[tuple[str, dict[str, Any]]]:
-        """Finished cells."""
-        return [(name, self.cells[name]) for name in ORDER if name in self.cells]
+        """Finished cells: the paper's best kind first, then what the paper's table does not have."""
+        return [(name, self.cells[name]) for name in dict.fromkeys((*ORDER, *self.cells)) if name in self.cells]
 
 
 def grid(results: Results) -> str:
     """Every cell: mIoU, gain over one scale, the paper's gain, where the losses ended, and what it took."""
-    paper = find("voc", "imagenet")
-    theirs = {} if paper is None else paper.gains()
     rows = []
     for name, cell in results.in_order():
-        training, score = cell["training"], cell["val"]["analysis"]["mIoU"]
-        gain = results.differences.get((name, "baseline"))
+        score, gain = cell["val"]["analysis"]["mIoU"], results.differences.get((name, "baseline"))
         rows.append((
-            name, percent(score["value"]), interval(score), "" if gain is None else points(gain),
-            f"{theirs[name]:+.2f}" if name in theirs else "", percent(cell["dev"][-1]["mIoU"]) if cell["dev"] else "",
-            f"{training['seconds'] / 60:.0f}", f"{training['images_per_s']:.1f}",
+            name, percent(score["value"]), interval(score), points(gain) if gain else "",
+            f"{PAPER.gains()[name]:+.2f}" if name in PAPER.gains() else "", percent(cell["dev"][-1]["mIoU"]),
+            f"{minutes(cell):.0f}", f"{cell['training']['images_per_s']:.1f}",
         ))  # fmt: skip
     heads = (
         "cell", "val mIoU %", "95 % interval", "points over one scale", "the paper's, on VOC", "dev mIoU %", "minutes",
         "images/s",
     )  # fmt: skip
     return table(heads, rows) + _missing(results)
+
+
+def minutes(cell: dict[str, Any]) -> float:
+    """Of training: all crops at the median speed, so that the hours for which a run lay still do not count."""
+    return float(cell["training"]["steps"] * cell["settings"]["train.batch"] / cell["training"]["images_per_s"] / 60)
 
 
 def headline(results: Results) -> str:
@@ -93,53 +99,58 @@ def sizes(results: Results) -> str:
     return table(heads, rows)
 
 
+def classes(results: Results) -> str:
+    """IoU of every class, for every cell."""
+    names = list(results.cells["baseline"]["val"]["IoU"])
+    rows = [(cell, *(percent(one["val"]["IoU"][name], 1) for name in names)) for cell, one in results.in_order()]
+    return table(("cell", *names), rows)
+
+
 def answers(results: Results) -> str:
     """The questions, each with yes or no and the differences that say so."""
-    cells = [name for name in ORDER if name in results.cells]
-    columns = ("3-es", "3", "2-es", "2")
-    several = [(name, "baseline") for name in cells[1:]]
+    cells, columns = [name for name in ORDER if name != "baseline"], ("3-es", "3", "2-es", "2")
     attention = [(f"attention-{column}", f"{fusion}-{column}") for column in columns for fusion in ("max", "average")]
     own = [(f"{fusion}-{count}-es", f"{fusion}-{count}") for count in (3, 2) for fusion in FUSIONS]
-    third = [(f"{fusion}-3", f"{fusion}-2") for fusion in ("max", "average", "attention")]
-    third_own = [(f"{fusion}-3-es", f"{fusion}-2-es") for fusion in ("max", "average", "attention")]
+    hurt = [(f"{fusion}-3", f"{fusion}-2") for fusion in ("attention", "average")]
+    helped = [(f"{fusion}-3-es", f"{fusion}-2-es") for fusion in FUSIONS]
     return "\n".join([
-        _question(results, "Do several scales beat one?", several),
+        _question(results, "Do several scales beat one?", [(name, "baseline") for name in cells]),
+        _question(results, "Do they beat one scale at the rate that suits it?", [(name, "baseline-rate") for name in cells]),
         _question(results, "Does attention beat max and average?", attention),
         _question(results, "Does a loss on every scale (extra supervision) help?", own),
         _coarse(results),
-        _question(results, "Does a third scale help without extra supervision? (In the paper it helps max alone.)", third),
-        _question(results, "And with it?", third_own),
+        _question(results, "Without extra supervision, does a third scale help max?", [("max-3", "max-2")]),
+        _question(results, "Without extra supervision, does a third scale hurt attention and average?", hurt, yes="below"),
+        _question(results, "With extra supervision, does a third scale help?", helped),
     ])  # fmt: skip
 
 
-def _question(results: Results, question: str, pairs: Sequence[tuple[str, str]]) -> str:
-    paper = find("voc", "imagenet")
-    figures = {} if paper is None else paper.figures
+def _question(results: Results, question: str, pairs: Sequence[tuple[str, str]], yes: str = "above") -> str:
+    """Its answer over those pairs that were run; `yes` is the side of 0 that affirms."""
     known = [(pair, results.differences[pair]) for pair in pairs if pair in results.differences]
-    rows = [
-        (f"{one} less {other}", points(gain), f"{figures[one] - figures[other]:+.2f}" if one in figures else "")
-        for (one, other), gain in known
-    ]
-    if not rows:
+    if not known:
         return f"### {question}\n\nNot run.\n"
+    rows = [(f"{one} less {other}", points(gain), _in_paper(one, other)) for (one, other), gain in known]
     heads = ("points of mIoU", "here (paired 95 % interval)", "paper, VOC val")
-    return f"### {question}\n\n{_verdict([gain for _, gain in known])}\n\n{table(heads, rows)}"
+    return f"### {question}\n\n{_verdict([gain for _, gain in known], yes)}\n\n{table(heads, rows)}"
 
 
-def _verdict(gains: Sequence[dict[str, float]], yes: str = "above", no: str = "below") -> str:
-    """Yes or no, by how many of the intervals lie on one side of zero; `yes` is the side that affirms."""
+def _in_paper(one: str, other: str) -> str:
+    """The same difference in the paper's Table 3."""
+    known = one in PAPER.figures and other in PAPER.figures
+    return f"{PAPER.figures[one] - PAPER.figures[other]:+.2f}" if known else ""
+
+
+def _verdict(gains: Sequence[dict[str, float]], yes: str = "above") -> str:
+    """Yes or no where all intervals lie on one side of zero; else in how many they do."""
     sides = ["above" if one["low"] > 0 else "below" if one["high"] < 0 else "on both sides of" for one in gains]
-    counts = {side: sides.count(side) for side in (yes, no, "on both sides of") if side in sides}
-    if yes in counts:
-        answer = "Both ways" if no in counts else "Yes" if len(counts) == 1 else "Yes, where it can be told"
-    elif no in counts:
-        answer = "No, the other way round" + ("" if len(counts) == 1 else ", where it can be told")
-    else:
-        answer = "Cannot be told"
+    order = (yes, "below" if yes == "above" else "above", "on both sides of")
+    counts = {side: sides.count(side) for side in order if side in sides}
     if len(counts) == 1:
+        answer = dict(zip(order, ("Yes", "No, the other way round", "Cannot be told"), strict=True))[sides[0]]
         return f"**{answer}.** {f'All {len(gains)} intervals lie' if len(gains) > 1 else 'The interval lies'} {sides[0]} 0."
     told = [f"{count} {'lie' if count > 1 else 'lies'} {side} 0" for side, count in counts.items()]
-    return f"**{answer}.** Of {len(gains)} intervals " + " and ".join(told) + "."
+    return f"**In {counts.get(yes, 0)} of {len(gains)}.** Of the intervals {' and '.join(told)}."
 
 
 def _coarse(results: Results) -> str:
@@ -147,25 +158,33 @@ def _coarse(results: Results) -> str:
     found = [
         (name, cell["val"]["analysis"])
         for name, cell in results.in_order()
-        if name.startswith("attention") and cell["val"]["analysis"]["scale_use"]
+        if name.startswith(("attention", "max")) and cell["val"]["analysis"]["scale_use"]
     ]
+    title = "### Does attention look at the coarse scale for large objects?\n\n"
+    if not found:
+        return title + "Not run.\n"
     rows = []
     for name, analysis in found:
-        use, sizes = analysis["scale_use"], analysis["sizes"]
+        use, sizes = analysis["scale_use"], [one for one in analysis["sizes"] if one["objects"]]
         low, high = use["interval"]
-        coarse = ", ".join(f"{100 * one['weights'][-1]:.0f}" for one in sizes if one["objects"])
-        rows.append((name, f"{use['correlation']:+.2f} ({low:+.2f} to {high:+.2f})", coarse))
-    intervals = [dict(zip(("low", "high"), analysis["scale_use"]["interval"], strict=True)) for _, analysis in found]
+        weights = sizes[0]["weights"], sizes[-1]["weights"], use["zones"]["background"]
+        shares = (" / ".join(f"{100 * weight:.0f}" for weight in each) for each in weights)
+        rows.append((name, f"{use['correlation']:+.2f} ({low:+.2f} to {high:+.2f})", *shares))
+    intervals = [
+        dict(zip(("low", "high"), one["scale_use"]["interval"], strict=True)) for name, one in found if name[0] == "a"
+    ]
     heads = (
         "cell",
         "Spearman of size and mean scale (95 % interval)",
-        "weight of scale 0.5 in %, smallest to largest objects",
+        "smallest objects",
+        "largest objects",
+        "background",
     )
-    title = "### Does attention look at the coarse scale for large objects?\n\n"
-    if not rows:
-        return title + "Not run.\n"
-    why = "Below 0 means: the larger the object, the smaller the scale that it is seen at."
-    return f"{title}{_verdict(intervals, 'below', 'above')} {why}\n\n{table(heads, rows)}"
+    return (
+        f"{title}{_verdict(intervals, 'below')} (Attention's; below 0 means: the larger the object, the smaller the scale "
+        "that it is seen at.) The last three columns are the mean weight of each scale in percent, the whole first; for max, "
+        f"the share of pixels at which that scale has the winning score.\n\n{table(heads, rows)}"
+    )
 
 
 def _missing(results: Results) -> str:
@@ -193,40 +212,35 @@ def camvid(results: Results, published: Iterable[dict[str, Any]]) -> str:
         source = f"[{one['source']}]({one['link']})"
         rows.append((one["network"], f"{one['mIoU']:.1f}", one["trained_on"], one["size"], source))
     heads = ("network", "test mIoU % (95 % interval)", "trained on", "photographs of", "from")
-    classes = [
-        (name, *(percent(cell["val"]["IoU"][name], 1) for _, cell in results.in_order()))
-        for name in results.cells["baseline"]["val"]["IoU"]
-    ]
     gain = results.differences["attention-3-es", "baseline"]
     return (
         f"{table(heads, rows)}\nAttention at three scales less one: {points(gain)} points of mIoU (paired 95 % interval).\n\n"
-        + table(("class, IoU %", *(name for name, _ in results.in_order())), classes)
+        + classes(results)
     )
 
 
 def costs(animals: Results, streets: Results, logs: Iterable[tuple[str, Path, int, int]]) -> str:
     """What each model took to train, measuring left out; of a run known by its log: its name, the log, batch and threads."""
     runs = [
-        (f"{data}: {name}", one["training"]["steps"], one["training"]["seconds"], one["training"]["threads"])
+        (f"{data}: {name}", one["training"]["steps"], minutes(one) / 60, one["training"]["threads"])
         for data, results in (("voc-animals", animals), ("CamVid", streets))
         for name, one in results.in_order()
     ]
     runs += [(name, *_log(path, batch), threads) for name, path, batch, threads in logs]
     rows = [
-        (name, f"{steps:,}", f"{seconds / 3600:.2f}", str(threads), f"{seconds * threads / 3600:.2f}")
-        for name, steps, seconds, threads in runs
+        (name, f"{steps:,}", f"{hours:.2f}", str(threads), f"{hours * threads:.2f}")
+        for name, steps, hours, threads in runs
     ]
-    total = sum(seconds * threads for _, _, seconds, threads in runs) / 3600
-    heads = ("model", "steps", "hours", "threads", "core hours")
-    return table(heads, [*rows, ("all", "", "", "", f"{total:.1f}")])
+    total = sum(hours * threads for _, _, hours, threads in runs)
+    return table(("model", "steps", "hours", "threads", "core hours"), [*rows, ("all", "", "", "", f"{total:.1f}")])
 
 
 def _log(path: Path, batch: int) -> tuple[int, float]:
-    """Steps and seconds of a training log."""
+    """Steps of a training log, and hours at its median speed."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    timed = [(line["step"], line["images_per_s"]) for line in lines if "images_per_s" in line]
-    before = [0, *(step for step, _ in timed)]
-    return timed[-1][0], sum(batch * (step - last) / speed for (step, speed), last in zip(timed, before, strict=False))
+    timed = [line for line in lines if "images_per_s" in line]
+    steps = int(timed[-1]["step"])
+    return steps, steps * batch / median(line["images_per_s"] for line in timed) / 3600
 
 
 def hours(document: dict[str, Any]) -> str:

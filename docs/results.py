@@ -11,7 +11,7 @@ from typing import Any
 
 from result_chart import curves, gains
 from result_model import card_section, deep_section, steps_section
-from result_tables import Results, answers, camvid, costs, grid, headline, hours, sizes
+from result_tables import Results, answers, camvid, classes, costs, grid, headline, hours, sizes
 
 __all__ = ["CHARTS", "SECTIONS", "main", "pages", "with_section"]
 
@@ -25,7 +25,7 @@ LOGS = (
     ("voc-animals-lite (bundled)", RESULTS / "voc-animals-lite-training.jsonl", 8, 2),
     ("its edge map", RESULTS / "voc-animals-lite-edges-training.jsonl", 4, 1),
 )
-"""Runs of which the log alone is kept: name, log, batch and threads."""
+"""Runs of which the log alone is kept: name, log, batch, and the most threads that it had."""
 
 
 def main() -> None:
@@ -69,13 +69,14 @@ def _deep() -> Any:
 
 SECTIONS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (DOCS / "insight.md", "deep", lambda: deep_section(_deep())),
-    (CARD, "figures", lambda: card_section(_deep())),
+    (CARD, "figures", lambda: card_section(_deep(), _read("refinement.json"))),
     (DOCS.parent / "README.md", "headline", lambda: headline(_animals())),
     (DOCS / "results.md", "grid", lambda: grid(_animals())),
     (DOCS / "results.md", "answers", lambda: answers(_animals())),
     (DOCS / "results.md", "sizes", lambda: sizes(_animals())),
+    (DOCS / "results.md", "classes", lambda: classes(_animals())),
     (DOCS / "results.md", "camvid", lambda: camvid(_camvid(), _read("camvid-published.json"))),
-    (DOCS / "results.md", "bundled", lambda: card_section(_deep())),
+    (DOCS / "results.md", "bundled", lambda: card_section(_deep(), _read("refinement.json"))),
     (DOCS / "results.md", "steps", lambda: steps_section(_animals(), RESULTS / "voc-animals-lite-training.jsonl")),
     (DOCS / "reproducing.md", "hours", lambda: hours(json.loads(HOURS.read_text(encoding="utf-8")))),
     (DOCS / "results.md", "costs", lambda: costs(_animals(), _camvid(), LOGS)),
