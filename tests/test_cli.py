@@ -156,6 +156,19 @@ def test_predict_on_nothing_is_a_users_mistake(call, saved: Path, tmp_path: Path
     assert "no images in" in ended.err
 
 
+def test_photographs_that_cannot_be_decoded_are_not_left_out_in_silence(call, saved: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a.HEIC", "sub/b.heic", "c.gif", ".hidden.gif", "notes.txt"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(b"")
+    said = "left out, for they cannot be decoded here: 1 .gif, 2 .heic; convert them to JPEG or PNG"
+    alone = call("predict", saved, photos, "--out", tmp_path / "out")
+    assert (alone.code, said in alone.err) == (1, True)
+    Image.new("RGB", (9, 9)).save(photos / "d.png")
+    beside = call("predict", saved, photos, "--out", tmp_path / "out")
+    assert (beside.code, said in beside.out, "1 of 1 images" in beside.out) == (0, True, True)
+
+
 def test_data_init_describes_a_folder_that_trains(call, folder: Path, tmp_path: Path) -> None:
     ended = call("data", "init", folder, "--classes", "ground,disc,bar")
     assert ended.code == 0, ended.err

@@ -23,13 +23,31 @@ from scaleseg.refine import Refine
 from scaleseg.segmentation import Segmentation, choose_refine, segment
 
 __all__ = [
-    "OUTPUTS", "Item", "Outcome", "check_save", "expand", "files_of", "find_images", "gather", "make_folder",
+    "OUTPUTS", "Item", "Outcome", "check_save", "expand", "files_of", "find_images", "gather", "left_out", "make_folder",
     "segment_files", "segment_item",
 ]  # fmt: skip
 
 OUTPUTS = ("masks", "overlays", "weights", "edges")
 """Folders that `segment_files` fills: palette PNGs of class ids; drawings; a PNG strip and a lossless .npz of the weights;
 PNG and .npz of a learned edge map."""
+
+OTHERS = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".gif",
+    ".jp2",
+    ".jxl",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".raf",
+    ".orf",
+    ".rw2",
+)
+"""Photographs in formats that are not decoded here."""
 
 SUFFIXES = {"masks": (".png",), "overlays": (".png",), "weights": (".png", ".npz"), "edges": (".png", ".npz")}
 
@@ -74,6 +92,18 @@ def expand(given: str) -> list[tuple[Path, Path]]:
     return [pair for match in matches for pair in expand(str(match))]
 
 
+def left_out(inputs: Sequence[str]) -> str:
+    """A sentence on the photographs in folders that `expand` passes over for their format; empty if there are none."""
+    files = (item for given in inputs if Path(given).is_dir() for item in Path(given).rglob("*"))
+    kinds = Counter(
+        item.suffix.lower() for item in files if item.suffix.lower() in OTHERS and not item.name.startswith(".")
+    )
+    if not kinds:
+        return ""
+    counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return f"left out, for they cannot be decoded here: {counted}; convert them to JPEG or PNG"
+
+
 def gather(pairs: Iterable[tuple[Path | str, Path]], inputs: Sequence[str], out: Path) -> list[Item]:
     """Items of (path or URL, path that names it): each file once, and nothing that lies in `out`."""
     found: dict[str, tuple[Path | str, Path]] = {}
@@ -87,8 +117,10 @@ def gather(pairs: Iterable[tuple[Path | str, Path]], inputs: Sequence[str], out:
     if inside and not found:
         raise UserError(f"all {inside} images are inside --out {out}, where results go; choose another --out")
     if not found:
+        others = left_out(inputs)
         raise UserError(
             f"no images in {', '.join(inputs)}; give files, folders or globs of {', '.join(IMAGE_SUFFIXES)}"
+            + (f" ({others})" if others else "")
         )
     return _named(found.values())
 

@@ -76,6 +76,7 @@ def predict(
     ] = None,
 ) -> None:
     """Segment photographs: masks, overlays, and which scale was believed where."""
+    from scaleseg.batch import left_out
     from scaleseg.distributed import find_inputs, segment_distributed
     from scaleseg.engines import Plan
     from scaleseg.errors import choose
@@ -88,6 +89,8 @@ def predict(
     if distributed and (for_server or calibration):
         raise UserError("--distributed goes with neither --format voc-server nor --calibration; leave one out")
     items, kinds = find_inputs(inputs, out), [kind.strip() for kind in save.split(",")]
+    if others := left_out(inputs):
+        say(others)
     plan, limit = Plan(engine, precision, skip, flip), bytes_of(max_memory)
     check(plan, calibration=calibration, refine=refine, save=kinds)
     if not distributed:
