@@ -57,13 +57,12 @@ def grid(results: Results) -> str:
     for name, cell in results.in_order():
         score, gain = cell["val"]["analysis"]["mIoU"], results.differences.get((name, "baseline"))
         rows.append((
-            name, percent(score["value"]), interval(score), points(gain) if gain else "",
+            name, f"{percent(score['value'])} ({interval(score, 1)})", points(gain) if gain else "",
             f"{PAPER.gains()[name]:+.2f}" if name in PAPER.gains() else "", percent(cell["dev"][-1]["mIoU"]),
             f"{minutes(cell):.0f}", f"{cell['training']['images_per_s']:.1f}",
         ))  # fmt: skip
     heads = (
-        "cell", "val mIoU %", "95 % interval", "points over one scale", "the paper's, on VOC", "dev mIoU %", "minutes",
-        "images/s",
+        "cell", "val mIoU % (95 % interval)", "points over one scale", "the paper's", "dev mIoU %", "minutes", "images/s",
     )  # fmt: skip
     return table(heads, rows) + _missing(results)
 
