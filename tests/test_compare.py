@@ -235,7 +235,7 @@ def test_a_json_that_cannot_be_written_is_told_before_the_work(call, models, fol
 def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(call, models, folder, tmp_path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     ended = call("evaluate", models[0], f"data.val={folder}", "--json", tmp_path / "locked" / "d.json")
-    assert "cannot be written to" in ended.err
+    assert "cannot be written (Permission denied)" in ended.err
 
 
 def test_compare_of_files_is_compare_of_checkpoints_and_of_runs(call, models, folder: Path, tmp_path: Path) -> None:

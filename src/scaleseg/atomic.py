@@ -6,6 +6,7 @@ And the lock by which one process at a time writes to a folder.
 import fcntl
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import IO
 
 from scaleseg.errors import UserError
 
-__all__ = ["fresh_folder", "lock", "point", "remove_leftovers", "write"]
+__all__ = ["check_writable", "fresh_folder", "lock", "point", "remove_leftovers", "write"]
 
 MARK = ".writing-"
 """Temporary names begin with it; `remove_leftovers` knows them by it."""
@@ -34,6 +35,25 @@ def write(path: Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def check_writable(path: Path, option: str) -> None:
+    """UserError where `write` would fail, before hours of work; `option` is what the user gave it by. Nothing is left there."""
+    problem = ""
+    if path.is_dir():
+        problem = "is a folder"
+    elif path.exists() and not path.is_file():
+        problem = "is no plain file"
+    elif not path.parent.is_dir():
+        problem = "is in a folder that does not exist"
+    else:
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            problem = f"cannot be written ({error.strerror})"
+    if problem:
+        raise UserError(f"{option} {path} {problem}; choose another path")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from scaleseg.cli.deep import bare, check_writable, table, write_json
+from scaleseg.cli.deep import bare, table, write_json
 from scaleseg.cli.engines import Device, MaxMemory, Refinement, bytes_of
 from scaleseg.cli.output import bar, one_line, say
 from scaleseg.errors import UserError
@@ -40,9 +40,11 @@ def compare(
     Files are compared as they are; a run (its best) or a checkpoint is
     measured first, on the same photographs.
     """
+    from scaleseg import atomic
     from scaleseg.analysis import compare as judge
 
-    check_writable(json_file)
+    if json_file:
+        atomic.check_writable(json_file, "--json")
     given = [item for item in (first, second) if not Path(item).is_file()]
     if overrides and not given:
         raise UserError(f"{overrides[0]} is a setting for a run or a checkpoint, but both are files; leave it out")

@@ -1,6 +1,5 @@
 """What `evaluate --deep` prints and writes."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,27 +11,13 @@ from scaleseg.errors import UserError
 if TYPE_CHECKING:
     from scaleseg.analysis import Analysis, Estimate, ImageScore, ObjectSize, ScaleUse
 
-__all__ = ["bare", "check_writable", "print_analysis", "table", "write_json"]
+__all__ = ["bare", "print_analysis", "table", "write_json"]
 
 WIDTHS = (1, 3, 5, 10, 20)
 """Of the trimap curve, those that are printed; the JSON has all."""
 
 SHOWN = 10
 """Worst and best photographs."""
-
-
-def check_writable(json_file: Path | None) -> None:
-    """UserError where --json cannot be written, before hours of work."""
-    if json_file is None:
-        return
-    folder = json_file.parent
-    problem = (
-        "is a folder" if json_file.is_dir() else "is in a folder that does not exist" if not folder.is_dir() else ""
-    )
-    problem = problem or ("is no plain file" if json_file.exists() and not json_file.is_file() else "")
-    problem = problem or ("" if os.access(folder, os.W_OK | os.X_OK) else "is in a folder that cannot be written to")
-    if problem:
-        raise UserError(f"--json {json_file} {problem}; choose another path")
 
 
 def write_json(json_file: Path, document: dict[str, Any]) -> None:

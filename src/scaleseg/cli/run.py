@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaleseg.cli.deep import bare, check_writable, print_analysis, write_json
+from scaleseg.cli.deep import bare, print_analysis, write_json
 from scaleseg.cli.engines import (
     Calibration,
     Device,
@@ -79,6 +79,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure a model: mIoU over a whole dataset, each photograph at its own resolution."""
+    from scaleseg import atomic
     from scaleseg.analysis import analyze
     from scaleseg.datasets import open_evaluation
     from scaleseg.devices import describe
@@ -86,7 +87,8 @@ def evaluate(
     from scaleseg.evaluation import evaluate as measure
     from scaleseg.evaluation import open_checkpoint
 
-    check_writable(json_file)
+    if json_file:
+        atomic.check_writable(json_file, "--json")
     config, model, sharpen = open_checkpoint(checkpoint, overrides or (), device=device, refine=refine)
     measured, where, limit = open_evaluation(config.data), model.mean.device, bytes_of(max_memory)
     computes = build(model, Plan(engine, precision, skip, flip), calibration=calibration, refine=refine)

@@ -3,7 +3,6 @@
 A page is made in three steps: what it shows (`measured`, `unlabelled`), as text (`page.compose`), as a file (here).
 """
 
-import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +27,7 @@ def report(wish: Wish, out: Path, *, say: Callable[[str], None] = print, bar: Ba
     """
     render = template("report")
     _check(wish)
-    _check_out(out)
+    atomic.check_writable(out, "--out")
     opened = open_model(wish)
     page = on_photographs(opened, say, bar) if wish.images else on_labels(opened, say, bar)
     say("drawing the page")
@@ -47,18 +46,3 @@ def _check(wish: Wish) -> None:
         raise UserError("the report needs scipy, which is not installed; run: pip install 'scaleseg[report]'")
     if wish.analysis and not wish.analysis.is_file():
         raise UserError(f"--analysis is {wish.analysis}, which is no file; give what evaluate --deep --json wrote")
-
-
-def _check_out(out: Path) -> None:
-    """UserError where the page could not be written; nothing is left there."""
-    if out.is_dir():
-        raise UserError(f"--out is {out}, which is a folder; give a file in it, such as {out / 'report.html'}")
-    if out.exists() and not out.is_file():
-        raise UserError(f"--out is {out}, which is no plain file; choose another path")
-    if not out.parent.is_dir():
-        raise UserError(f"--out is {out}, but there is no folder {out.parent}; make it, or choose another path")
-    try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another path") from error
