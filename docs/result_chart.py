@@ -35,13 +35,20 @@ def gains(results: Results) -> str:
         for tick in range(ends[0], ends[1] + 1)
         if not tick % (1 if ends[1] - ends[0] < 13 else 2)
     ]
+    body += [_own_rate(100 * results.differences["baseline-rate", "baseline"]["value"], ends, height)]
     body += [_gain(name, ours[name], theirs[name], TOP + LINE * (row + 1), ends) for row, name in enumerate(names)]
     legend = (
         f'<circle class="ours" cx="{WIDTH - 118}" cy="48" r="4"/><text class="number" x="{WIDTH - 80}" y="52">ours</text>'
         f'<circle class="paper" cx="{WIDTH - 63}" cy="48" r="5"/><text class="soft number" x="{WIDTH - 16}" y="52">paper</text>'
-        '<text class="soft" x="16" y="52">bar: 95 % interval of the difference</text>'
+        '<text class="soft" x="16" y="52">bar: 95 % interval; dashed: 0, and one scale at the rate that suits it</text>'
     )
     return _picture("Points of mIoU over one scale", [legend, *body], height + 34)
+
+
+def _own_rate(value: float, ends: tuple[int, int], height: int) -> str:
+    """What the baseline gains by its own rate."""
+    x = _x(value, ends)
+    return f'<line class="base" x1="{x}" x2="{x}" y1="{TOP}" y2="{height}"/>'
 
 
 def _gain(name: str, one: dict[str, float], paper: float, y: int, ends: tuple[int, int]) -> str:

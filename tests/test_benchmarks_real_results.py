@@ -109,7 +109,9 @@ def test_cells_of_another_network_are_left_out(script: ModuleType, monkeypatch: 
         network: {c.label for g in script._groups("voc-animals", network) for c in g} for network in script.NETWORKS
     }
     assert names["largefov"] - names["lite0"] == {"msc"}
-    assert names["lite0"] - names["largefov"] == {"baseline-rate"}
+    assert names["lite0"] - names["largefov"] == {
+        f"{name}-rate" for name in ("baseline", "attention-3", "average-3", "max-3")
+    }
 
 
 def test_a_signal_is_handed_on_once(script: ModuleType, tmp_path: Path) -> None:
@@ -147,6 +149,13 @@ def test_each_cell_is_compared_with_the_baseline_at_its_own_rate_too(script: Mod
     plain, own = script.Cell("baseline"), script.Cell("baseline", extra=script.RATE, suffix="-rate")
     assert [script._is_asked(script.Cell("max-2"), one) for one in (plain, own)] == [True, True]
     assert (script._is_asked(own, plain), script._is_asked(plain, own)) == (True, False)
+
+
+def test_a_loss_on_every_scale_is_compared_with_one_loss_at_its_own_rate(script: ModuleType) -> None:
+    own = script.Cell("max-3", extra=script.RATE, suffix="-rate")
+    others = [script.Cell(name) for name in ("max-3-es", "max-3", "attention-3-es", "max-2")]
+    assert [script._is_asked(one, own) for one in others] == [True, False, False, False]
+    assert [script._is_asked(own, one) for one in others] == [False, True, False, False]
 
 
 def test_the_plus_is_compared_with_the_same_without_and_the_baseline(script: ModuleType) -> None:
