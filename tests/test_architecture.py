@@ -16,7 +16,7 @@ ROOT = Path(scaleseg.__file__).parent
 FLOORS = (
     {"errors"},  # the ground: UserError may be raised from everywhere
     {"geometry", "config", "atomic", "devices"},
-    {"segmenters", "fusion", "loss", "metrics", "transforms", "images", "refine", "caffe", "download"},
+    {"segmenters", "fusion", "loss", "metrics", "transforms", "images", "refine", "caffe", "download", "samples"},
     {"model", "datasets", "recipes"},
     {"engines"},
     {"segmentation", "checkpoint", "data_check", "prepare"},

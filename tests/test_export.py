@@ -4,7 +4,7 @@ import errno
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 import scaleseg
-from conftest import small_config, small_model
+from conftest import Ended, small_config, small_model
 from scaleseg import atomic, checkpoint, export
-from scaleseg.cli import main
 from scaleseg.engines.graph import (
     GridGraph,
     ImageGraph,
@@ -264,29 +263,23 @@ def saved(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def exported(call: Callable[..., Ended]) -> Callable[..., tuple[int, str]]:
     """Run `scaleseg export` with arguments in this process: exit code and all that was said."""
 
     def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["scaleseg", "export", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
+        ended = call("export", *arguments)
+        return ended.code, ended.out + ended.err
 
     return run
 
 
 @pytest.mark.parametrize("kind", ["pt2", "onnx", "openvino"])
 def test_the_verb_writes_and_verifies_and_the_example_runs_it_without_scaleseg(
-    call, saved: Path, tmp_path: Path, kind: str
+    exported, saved: Path, tmp_path: Path, kind: str
 ) -> None:
     needs(kind)
     out, (photo, _) = tmp_path / f"model{FORMATS[kind].suffix}", drawn_photographs(tmp_path)
-    code, said = call(saved, out, "--format", kind, "--labels", "--verify", "--images", photo)
+    code, said = exported(saved, out, "--format", kind, "--labels", "--verify", "--images", photo)
     assert code == 0, said
     assert "100.0000 % equal labels" in said
     assert f"use it: {FORMATS[kind].usage.format(out=out)}" in said
@@ -311,9 +304,9 @@ def run_example(kind: str, *arguments: Path) -> str:
     return ended.stdout
 
 
-def test_a_file_tells_what_it_is(saved: Path, call, tmp_path: Path) -> None:
+def test_a_file_tells_what_it_is(saved: Path, exported, tmp_path: Path) -> None:
     out = tmp_path / "model.pt2"
-    code, said = call(saved, out, "--format", "pt2")
+    code, said = exported(saved, out, "--format", "pt2")
     assert (code, "not verified" in said) == (0, True)
     extra = {"scaleseg.json": ""}
     torch.export.load(out, extra_files=extra)
@@ -345,14 +338,14 @@ def test_verifying_finds_a_file_of_another_model(saved: Path, tmp_path: Path) ->
     assert not verified.passed
 
 
-def test_the_verb_ends_with_1_above_the_tolerance(call, saved: Path, tmp_path: Path, monkeypatch) -> None:
+def test_the_verb_ends_with_1_above_the_tolerance(exported, saved: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("scaleseg.checkpoint.load", lambda name: small_model())
     written = export.verify_export
     monkeypatch.setattr(
         export, "verify_export", lambda model, *rest, **named: written(small_model(seed=1), *rest, **named)
     )
     photo = drawn_photographs(tmp_path)[0]
-    code, said = call(saved, tmp_path / "model.pt2", "--format", "pt2", "--verify", "--images", photo)
+    code, said = exported(saved, tmp_path / "model.pt2", "--format", "pt2", "--verify", "--images", photo)
     assert code == 1
     assert "does not say what the model says" in said
 
@@ -382,25 +375,25 @@ def test_drawn_images_are_at_least_as_large_as_the_program_takes() -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(
-    call, saved: Path, tmp_path: Path, arguments, sentence
+    exported, saved: Path, tmp_path: Path, arguments, sentence
 ) -> None:
     name, *rest = arguments
-    code, said = call(saved, tmp_path / "out" / name, *rest)
+    code, said = exported(saved, tmp_path / "out" / name, *rest)
     assert code == 1
     assert sentence in said
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_written_over(call, saved: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_over(exported, saved: Path, tmp_path: Path) -> None:
     (tmp_path / "m.pt2").write_text("mine")
-    code, said = call(saved, tmp_path / "m.pt2", "--format", "pt2")
+    code, said = exported(saved, tmp_path / "m.pt2", "--format", "pt2")
     assert (code, "exists; give another name" in said) == (1, True)
     assert (tmp_path / "m.pt2").read_text() == "mine"
 
 
-def test_a_folder_without_images_is_a_user_s_mistake(call, saved: Path, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_a_user_s_mistake(exported, saved: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    code, said = call(saved, tmp_path / "m.pt2", "--format", "pt2", "--verify", "--images", tmp_path / "empty")
+    code, said = exported(saved, tmp_path / "m.pt2", "--format", "pt2", "--verify", "--images", tmp_path / "empty")
     assert (code, "no images in" in said) == (1, True)
 
 
@@ -411,12 +404,12 @@ def test_a_format_without_its_package_says_what_to_install(kind: str, extra: str
         choose_format(kind, "float32", tmp_path / f"m{FORMATS[kind].suffix}")
 
 
-def test_a_full_disk_leaves_nothing(saved: Path, call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing(saved: Path, exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(atomic.os, "fsync", full)
-    code, said = call(saved, tmp_path / "out" / "m.pt2", "--format", "pt2")
+    code, said = exported(saved, tmp_path / "out" / "m.pt2", "--format", "pt2")
     assert (code, "free some space" in said) == (1, True)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -432,10 +425,10 @@ def test_a_model_that_cannot_be_traced_is_a_user_s_mistake(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_image_that_cannot_be_read_is_told_before_anything_is_written(call, saved: Path, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_told_before_anything_is_written(exported, saved: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("hello")
     out = tmp_path / "a.pt2"
-    code, said = call(saved, out, "--format", "pt2", "--verify", "--images", tmp_path / "text.jpg")
+    code, said = exported(saved, out, "--format", "pt2", "--verify", "--images", tmp_path / "text.jpg")
     assert (code, out.exists()) == (1, False)
     assert "text.jpg is no image" in said
 

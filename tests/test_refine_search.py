@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from threading import Thread
@@ -22,9 +23,8 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import small_config, small_model, write_folder
+from conftest import Ended, small_config, small_model, write_folder
 from scaleseg import atomic, checkpoint
-from scaleseg.cli import main
 from scaleseg.config import RefineConfig, merge, to_dict
 from scaleseg.datasets import Subset, open_training
 from scaleseg.errors import UserError
@@ -405,7 +405,7 @@ def test_what_a_child_complains_of_is_the_error(place: Place, stand_in: Callable
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_children_at_once(
-    place: Place, stand_in: Callable[[str], Path], number: int, call
+    place: Place, stand_in: Callable[[str], Path], number: int, refine_search: Callable[..., Ended]
 ) -> None:
     home = stand_in("hang")
 
@@ -418,7 +418,7 @@ def test_an_interruption_ends_children_at_once(
     other = Thread(target=interrupt)
     other.start()
     began = time.monotonic()
-    ended = call(place.model, "--refine", "domain", "--out", place.out, "--jobs", 2)
+    ended = refine_search(place.model, "--refine", "domain", "--out", place.out, "--jobs", 2)
     other.join()
     assert ended.code == 130
     assert "the same command goes on" in ended.err
@@ -570,34 +570,16 @@ def test_a_file_that_goes_missing_on_the_way_is_said(again: Place) -> None:
 # ---- what cannot be used
 
 
-class Ended(NamedTuple):
-    """Exit code, stdout and stderr of a call."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+def refine_search(call: Callable[..., Ended]) -> Callable[..., Ended]:
     """Run `scaleseg refine-search` with arguments in this process."""
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["scaleseg", "refine-search", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Ended(code, *capsys.readouterr())
-
-    return run
+    return partial(call, "refine-search")
 
 
 def test_the_verb_says_what_it_does_what_is_best_and_how_to_measure_it(
-    again: Place, call: Callable[..., Ended]
+    again: Place, refine_search: Callable[..., Ended]
 ) -> None:
-    ended = call(again.model, "--refine", "domain", "--out", again.out, "--jobs", 1)
+    ended = refine_search(again.model, "--refine", "domain", "--out", again.out, "--jobs", 1)
     assert ended.code == 0, ended.err
     assert "at most 1 (none) + 9 + 8 + 8 settings x 2 images = 52 refinements" in ended.out
     best = again.table["best"]
@@ -620,10 +602,10 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_cannot_be_used_is_said_in_one_line_and_nothing_is_made(
-    place: Place, call: Callable[..., Ended], what: str
+    place: Place, refine_search: Callable[..., Ended], what: str
 ) -> None:
     words, said = WRONG[what]
-    ended = call(place.model, *words, "--out", place.out)
+    ended = refine_search(place.model, *words, "--out", place.out)
     assert ended.code == 1
     assert said in ended.err
     assert len(ended.err.strip().splitlines()) == 1
@@ -631,32 +613,34 @@ def test_what_cannot_be_used_is_said_in_one_line_and_nothing_is_made(
 
 
 @pytest.mark.parametrize("words", [("--images", 0), ("--rounds", 0), ("--jobs", 0)])
-def test_less_than_one_is_wrong_usage(place: Place, call: Callable[..., Ended], words: tuple[str, int]) -> None:
-    assert call(place.model, "--refine", "domain", "--out", place.out, *words).code == 2
+def test_less_than_one_is_wrong_usage(
+    place: Place, refine_search: Callable[..., Ended], words: tuple[str, int]
+) -> None:
+    assert refine_search(place.model, "--refine", "domain", "--out", place.out, *words).code == 2
 
 
-def test_void_photographs_cannot_be_measured(place: Place, call: Callable[..., Ended]) -> None:
+def test_void_photographs_cannot_be_measured(place: Place, refine_search: Callable[..., Ended]) -> None:
     for mask in (place.photographs / "masks").iterdir():
         with Image.open(mask) as image:
             void = np.full_like(np.array(image), 255)
         Image.fromarray(void).save(mask)
-    assert "no labelled pixel" in call(place.model, "--refine", "domain", "--out", place.out).err
+    assert "no labelled pixel" in refine_search(place.model, "--refine", "domain", "--out", place.out).err
 
 
-def test_a_folder_that_cannot_be_written_is_said(place: Place, call: Callable[..., Ended]) -> None:
+def test_a_folder_that_cannot_be_written_is_said(place: Place, refine_search: Callable[..., Ended]) -> None:
     place.out.write_text("a file")
-    ended = call(place.model, "--refine", "domain", "--out", place.out)
+    ended = refine_search(place.model, "--refine", "domain", "--out", place.out)
     assert (ended.code, len(ended.err.strip().splitlines())) == (1, 1)
     assert "cannot be written" in ended.err
 
 
-def test_two_searches_do_not_share_a_folder(place: Place, call: Callable[..., Ended]) -> None:
+def test_two_searches_do_not_share_a_folder(place: Place, refine_search: Callable[..., Ended]) -> None:
     with alone(place.out):
-        assert "another search" in call(place.model, "--refine", "domain", "--out", place.out).err
+        assert "another search" in refine_search(place.model, "--refine", "domain", "--out", place.out).err
 
 
 def test_a_full_disk_is_said_and_the_same_command_goes_on(
-    place: Place, call: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+    place: Place, refine_search: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[Path] = []
 
@@ -667,32 +651,32 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
         _write(path, content)
 
     monkeypatch.setattr(atomic, "write", full)
-    ended = call(place.model, "--refine", "domain", "--out", place.out, "--jobs", 1, "--rounds", 1)
+    ended = refine_search(place.model, "--refine", "domain", "--out", place.out, "--jobs", 1, "--rounds", 1)
     assert ended.code == 1
     assert "No space left on device; free some space, then give the same command again" in ended.err
-    assert call(place.model, "--refine", "domain", "--out", place.out, "--jobs", 1, "--rounds", 1).code == 0
+    assert refine_search(place.model, "--refine", "domain", "--out", place.out, "--jobs", 1, "--rounds", 1).code == 0
 
 
 _write = atomic.write
 
 
-def test_another_checkpoint_in_the_same_folder_is_an_error(again: Place, call: Callable[..., Ended]) -> None:
+def test_another_checkpoint_in_the_same_folder_is_an_error(again: Place, refine_search: Callable[..., Ended]) -> None:
     checkpoint.save(again.model, small_model(seed=1), checkpoint.read_config(again.model))
     before = (again.out / "table.json").read_bytes()
-    ended = call(again.model, "--refine", "domain", "--out", again.out)
+    ended = refine_search(again.model, "--refine", "domain", "--out", again.out)
     assert ended.code == 1
     assert "another checkpoint; choose another --out, or delete" in ended.err
     assert (again.out / "table.json").read_bytes() == before
 
 
-def test_other_photographs_in_the_same_folder_are_an_error(again: Place, call: Callable[..., Ended]) -> None:
-    ended = call(again.model, "--refine", "domain", "--out", again.out, "--images", 1)
+def test_other_photographs_in_the_same_folder_are_an_error(again: Place, refine_search: Callable[..., Ended]) -> None:
+    ended = refine_search(again.model, "--refine", "domain", "--out", again.out, "--images", 1)
     assert ended.code == 1
     assert "other photographs (2, the first" in ended.err
 
 
 def test_a_mask_that_was_changed_is_another_photograph(
-    again: Place, tmp_path: Path, call: Callable[..., Ended]
+    again: Place, tmp_path: Path, refine_search: Callable[..., Ended]
 ) -> None:
     changed = shutil.copytree(again.photographs, tmp_path / "changed")
     for mask in (changed / "masks").iterdir():
@@ -700,18 +684,18 @@ def test_a_mask_that_was_changed_is_another_photograph(
             ids = np.array(image)
         ids[0, 0] = 2
         Image.fromarray(ids).save(mask)
-    ended = call(again.model, f"data.train={changed}", "--refine", "domain", "--out", again.out)
+    ended = refine_search(again.model, f"data.train={changed}", "--refine", "domain", "--out", again.out)
     assert ended.code == 1
     assert "is not what it was when the search" in ended.err
 
 
-def test_the_table_of_something_else_is_not_overwritten(place: Place, call: Callable[..., Ended]) -> None:
+def test_the_table_of_something_else_is_not_overwritten(place: Place, refine_search: Callable[..., Ended]) -> None:
     place.out.mkdir()
     (place.out / "table.json").write_text('{"table": "voc"}')
-    assert "table of something else" in call(place.model, "--refine", "domain", "--out", place.out).err
+    assert "table of something else" in refine_search(place.model, "--refine", "domain", "--out", place.out).err
     assert (place.out / "table.json").read_text() == '{"table": "voc"}'
 
 
-def test_a_damaged_search_json_is_said(again: Place, call: Callable[..., Ended]) -> None:
+def test_a_damaged_search_json_is_said(again: Place, refine_search: Callable[..., Ended]) -> None:
     (again.out / "cache" / "search.json").write_text("{")
-    assert "to begin anew" in call(again.model, "--refine", "domain", "--out", again.out).err
+    assert "to begin anew" in refine_search(again.model, "--refine", "domain", "--out", again.out).err

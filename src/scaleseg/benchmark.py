@@ -33,6 +33,7 @@ from scaleseg.images import read
 from scaleseg.metrics import Confusion
 from scaleseg.model import ScaleAware
 from scaleseg.recipes import override
+from scaleseg.samples import samples
 
 __all__ = [
     "Contender",
@@ -52,9 +53,6 @@ PEAK_SHAPES = ((256, 65), (256, 129), (512, 65))
 
 ROUNDS = 3
 """At least so many rounds, however short the time."""
-
-PHOTOGRAPHS = ("chelsea", "astronaut", "coffee", "rocket")
-"""scikit-image's, where it is installed."""
 
 
 class Contender(NamedTuple):
@@ -229,12 +227,10 @@ def started(
 
 
 def photographs(size: int) -> list[torch.Tensor]:
-    """Square photographs of scikit-image, read from its own folder; smooth noise where it is not installed."""
-    spec = find_spec("skimage")
-    folder = Path(spec.origin).parent / "data" if spec and spec.origin else Path()
-    paths = [path for name in PHOTOGRAPHS for path in folder.glob(f"{name}.*")] if spec else []
+    """The free photographs, made square; smooth noise where they are not installed."""
+    paths = samples()
     if paths:
-        return [resize_photo(read(path), (size, size)) for path in paths]
+        return [resize_photo(read(path), (size, size)) for path in paths.values()]
     noise = torch.randint(0, 256, (3, max(1, size // 16), max(1, size // 16)), dtype=torch.uint8)
     return [resize_photo(noise, (size, size))]
 

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,12 @@ from scaleseg.errors import UserError
 from scaleseg.model import ScaleAware
 from scaleseg.report import Page, Shown, compose, footer, gallery_page, show, template
 from scaleseg.report.words import listed
+from scaleseg.samples import CREDITS, PROJECT, samples
 from scaleseg.segmentation import Segmentation, choose_refine, segment
 
 __all__ = ["PAGE_BYTES", "demo"]
 
 MODEL = "voc-animals-lite"
-
-BUNDLED = {
-    "chelsea": "a cat. Photograph by Stefan van der Walt, CC0",
-    "astronaut": "a person. Photograph by NASA, public domain",
-    "coffee": "a cup on a table. Photograph by Rachel Michetti, CC0",
-}
-"""Free photographs in scikit-image's wheel; the last is a control: nothing in it is a person or an animal."""
 
 PAGE_BYTES = 2_000_000
 """A page is below it if its pictures can be: less than a report may have, for these are few photographs."""
@@ -51,7 +44,7 @@ def demo(
     photograph, the share of the image that each class covers. What an earlier run left under these names is replaced.
     """
     render = template("demo")
-    photos = _named(images) if images else _bundled()
+    photos = _named(images) if images else _samples()
     where = choose_device(device)
     network = place(load(model), where)
     sharpen = choose_refine(network, refine)
@@ -62,7 +55,7 @@ def demo(
         if result.note:
             say(f"  {name}: {result.note}")
         results[name] = result.shares()
-        shown.append(show(name, result, note="" if images else BUNDLED[name]))
+        shown.append(show(name, result, note="" if images else CREDITS[name]))
         _write(out, _pictures(name, result))
         say(f"  {name}: " + ", ".join(f"{label} {_percent(share)}" for label, share in results[name].items()))
     page = _page(network, model, shown, _command(model, images, refine), f"{describe(where)}; refine: {refine}")
@@ -94,15 +87,14 @@ def _program() -> str:
     return str(here) if own and (found is None or not here.samefile(found)) else "scaleseg"
 
 
-def _bundled() -> dict[str, Path]:
-    """The photographs as files: read from scikit-image's own folder, for its functions may ask the network."""
-    folder = Path(_extra("skimage", "scikit-image").__file__).parent / "data"
-    photos = {name: folder / f"{name}.png" for name in BUNDLED}
-    missing = [path.name for path in photos.values() if not path.is_file()]
+def _samples() -> dict[str, Path]:
+    """The free photographs, all of them."""
+    photos = samples()
+    if photos is None:
+        raise UserError(f"the demo needs {PROJECT}, which is not installed; run: pip install 'scaleseg[demo]'")
+    missing = [name for name in CREDITS if name not in photos]
     if missing:
-        raise UserError(
-            f"{folder} has no {', '.join(missing)}; install scikit-image anew, or give your own photographs"
-        )
+        raise UserError(f"{PROJECT} has no {', '.join(missing)}.png; install it anew, or give your own photographs")
     return photos
 
 
@@ -116,15 +108,6 @@ def _named(images: Sequence[Path]) -> dict[str, Path]:
             name = f"{path.stem}-{count}"
         named[name] = path
     return named
-
-
-def _extra(module: str, project: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise UserError(
-            f"the demo needs {project}, which is not installed; run: pip install 'scaleseg[demo]'"
-        ) from None
 
 
 def _pictures(name: str, result: Segmentation) -> dict[str, bytes]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from scaleseg.export.formats import Format
 from scaleseg.geometry import Size, resize_photo
 from scaleseg.images import read
 from scaleseg.model import ScaleAware
+from scaleseg.samples import samples
 
 __all__ = ["TOLERANCE", "Difference", "Verified", "verify_export"]
 
@@ -25,8 +25,8 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 WEIGHTS = 1e-2
 """The mean error of scale weights that passes; the mean, for max fusion flips whole pixels where two scales tie."""
 
-PHOTOGRAPHS = {"astronaut": (0, 0), "chelsea": (-37, -50), "coffee": (-151, -1)}
-"""Of scikit-image, by how many pixels they are cropped: a large even one, odd sides, a wide one."""
+CROPPED = {"astronaut": (0, 0), "chelsea": (-37, -50), "coffee": (-151, -1)}
+"""By how many pixels the free photographs are: a large even one, odd sides, a wide one."""
 
 Run = Callable[[UInt8[np.ndarray, "n 3 H W"]], Sequence[np.ndarray]]
 
@@ -127,13 +127,9 @@ def _drawn(least: int) -> Iterator[tuple[str, UInt8[Tensor, "3 H W"]]]:
 
 
 def _photographs() -> Iterator[tuple[str, UInt8[Tensor, "3 H W"]]]:
-    spec = find_spec("skimage")
-    folder = Path(spec.origin).parent / "data" if spec and spec.origin else Path()
-    for name, (rows, columns) in PHOTOGRAPHS.items():
-        path = folder / f"{name}.png"
-        if path.is_file():
-            photo = read(path)
-            yield name, photo[:, : photo.shape[1] + rows, : photo.shape[2] + columns]
+    for name, path in (samples() or {}).items():
+        photo, (rows, columns) = read(path), CROPPED[name]
+        yield name, photo[:, : photo.shape[1] + rows, : photo.shape[2] + columns]
 
 
 def _pt2(path: Path) -> Run:

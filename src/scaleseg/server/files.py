@@ -2,11 +2,12 @@
 
 import io
 from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
+
+from scaleseg.samples import CREDITS, samples
 
 __all__ = ["File", "sample_files", "static_files"]
 
@@ -20,12 +21,8 @@ MEDIA = {
 }
 """Other files of the folder are not served."""
 
-SAMPLES = {
-    "cat": ("chelsea.png", "a cat. Photograph by Stefan van der Walt, CC0"),
-    "astronaut": ("astronaut.png", "a person. Photograph by NASA, public domain"),
-    "coffee": ("coffee.png", "a cup on a table. Photograph by Rachel Michetti, CC0"),
-}
-"""Free photographs in scikit-image's wheel, and what is said of each."""
+TITLES = {"chelsea": "cat"}
+"""Of samples that the page calls by another name."""
 
 
 class File(NamedTuple):
@@ -50,14 +47,10 @@ def static_files() -> dict[str, File]:
 
 def sample_files() -> dict[str, File]:
     """The photographs as JPEG by name; none where scikit-image is not installed."""
-    found = find_spec("skimage")
-    if found is None or found.origin is None:
-        return {}
-    folder, samples = Path(found.origin).parent / "data", {}
-    for name, (file, credit) in SAMPLES.items():
-        if (folder / file).is_file():
-            samples[name] = File(_jpeg(folder / file), "image/jpeg", credit)
-    return samples
+    return {
+        TITLES.get(name, name): File(_jpeg(path), "image/jpeg", CREDITS[name])
+        for name, path in (samples() or {}).items()
+    }
 
 
 def _jpeg(path: Path) -> bytes:
