@@ -15,8 +15,9 @@ import torch
 from safetensors import safe_open
 
 from scaleseg import atomic, checkpoint, download
-from scaleseg.config import Config, DataConfig, ModelConfig, merge, to_dict
+from scaleseg.config import Config, DataConfig, merge, to_dict
 from scaleseg.errors import UserError
+from scaleseg.hub.card import headed, write_card
 from scaleseg.model import ScaleAware
 
 __all__ = ["from_pretrained", "push_to_hub", "save_pretrained"]
@@ -244,124 +245,11 @@ def _push(folder: Path, repo: str, branch: str | None, private: bool, message: s
 
 
 def _card(source: _Source, name: str, license: str | None, base_model: str | None) -> str:
-    """The model card: its author's, or what the settings and `about` say. `name` is what loads the model."""
+    """Its author's, if there is one. `name` is what loads the model."""
+    settings = source.config.model
     if source.card is not None:
-        head = f"---\n{_front_matter(source.config.model, license, base_model)}\n---\n\n"
-        return source.card if source.card.startswith("---") else head + source.card
-    settings, classes = source.config.model, source.config.data.classes
-    scales = ", ".join(f"{scale:g}" for scale in settings.scales)
-    stored = source.dtype or next(source.model.parameters()).dtype
-    count = sum(parameter.numel() for parameter in source.model.parameters())
-    options = "".join(f", {_text(key)} {_text(value)}" for key, value in settings.options.items())
-    listed = "\n".join(f"{index}. {_text(name)}" for index, name in enumerate(classes))
-    return _CARD.format(
-        head=_front_matter(settings, license, base_model),
-        title=f"{settings.segmenter} at {_counted(len(settings.scales), 'scale')}: {_counted(len(classes), 'class')}",
-        segmenter=f"{settings.segmenter}{options}",
-        fusion=_FUSIONS.get(settings.fusion, settings.fusion),
-        scales=scales,
-        parameters=f"{count:,}, stored as {str(stored).removeprefix('torch.')}",
-        classes=listed,
-        figures=_figures_table(source.about),
-        place="in this folder" if name == "." else "from the Hub",
-        name=name,
-    )
-
-
-_FUSIONS = {
-    "attention": "attention: weights over scales, learned for every pixel",
-    "average": "average over scales",
-    "max": "maximum over scales",
-}
-
-_CARD = """\
----
-{head}
----
-
-# {title}
-
-Semantic segmentation with scaleseg, in the manner of
-[Attention to Scale](https://arxiv.org/abs/1511.03339) (Chen et al., CVPR 2016): one network looks at an image at several
-scales, and the score maps are merged.
-
-| | |
-| --- | --- |
-| network for one scale | {segmenter} |
-| scales | {scales} |
-| merged by | {fusion} |
-| parameters | {parameters} |
-
-## Classes
-
-By their ids in a label image:
-
-{classes}
-
-## Figures
-
-{figures}
-
-## Use
-
-With scaleseg installed, {place}:
-
-```python
-import scaleseg
-
-model = scaleseg.load("{name}")
-result = scaleseg.segment(model, "photo.jpg")
-result.overlay().save("overlay.png")
-```
-
-```sh
-scaleseg predict {name} photo.jpg --out out/
-```
-
-For classes of your own, to be trained further (the trunk is kept, the head starts fresh):
-
-```python
-model = scaleseg.from_pretrained("{name}", classes=("ground", "thing"))
-```
-
-## Data and limits
-
-What it was trained on, what it is meant for and where it fails is not recorded in its files; its author can say it here.
-"""
-
-
-def _front_matter(settings: ModelConfig, license: str | None, base_model: str | None) -> str:
-    """YAML that the Hub reads; strings are quoted as JSON, which is YAML too."""
-    lines = ["library_name: scaleseg", "pipeline_tag: image-segmentation"]
-    lines += ["tags:", "- semantic-segmentation", "- multi-scale"]
-    lines += ["- attention-to-scale"] if settings.fusion == "attention" else []
-    lines += [f"license: {json.dumps(license)}"] if license else []
-    lines += [f"base_model: {json.dumps(base_model)}"] if base_model else []
-    return "\n".join(lines)
-
-
-def _figures_table(about: Mapping[str, Any]) -> str:
-    rows = [f"| {_text(name)} | {_text(value)} |" for name, value in _flat(about)]
-    if not rows:
-        return "None are recorded with this model."
-    table = "\n".join(["| | |", "| --- | --- |", *rows])
-    return f"As recorded in `config.json` (`about`); shares are fractions, not percent.\n\n{table}"
-
-
-def _flat(about: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    return [
-        pair
-        for name, value in about.items()
-        for pair in (_flat(value, f"{path}{name}.") if isinstance(value, Mapping) else [(f"{path}{name}", value)])
-    ]
-
-
-def _text(value: Any) -> str:
-    """One line of plain text: nothing in it is read as Markdown or HTML."""
-    plain = " ".join((f"{value:.6g}" if isinstance(value, float) else str(value)).split())
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>()#+!|~&" else letter for letter in plain)
-
-
-def _counted(count: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count} {noun if count == 1 else plural}"
+        return headed(source.card, settings, license, base_model)
+    return write_card(
+        source.model, settings, source.config.data.classes, name=name, about=source.about, dtype=source.dtype,
+        license=license, base_model=base_model,
+    )  # fmt: skip
