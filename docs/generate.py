@@ -29,7 +29,7 @@ NOTE = "<!-- Written by docs/generate.py from the code: do not edit. -->\n"
 MENTIONED = {
     "datasets": ("Splits", "open_evaluation", "open_training", "open_whole"), "datasets.contract": ("Dataset",),
     "loss": ("Predicted", "Losses"), "geometry": ("Grid",), "fusion": ("Fusion",), "segmenters.contract": ("Segmenter", "Dense"),
-    "training.signals": ("Interrupted",),
+    "interruption": ("Interrupted",),
 }  # fmt: skip
 """What the public names take, return or raise, and what opens a dataset."""
 

@@ -19,7 +19,8 @@ import torch
 
 from scaleseg.config import merge
 from scaleseg.errors import UserError
-from scaleseg.training import Interrupted, loop, train
+from scaleseg.interruption import Interrupted
+from scaleseg.training import loop, train
 
 __all__ = ["Ended", "Job", "World", "plant", "run"]
 

@@ -15,7 +15,7 @@ ROOT = Path(scaleseg.__file__).parent
 
 FLOORS = (
     {"errors"},  # the ground: UserError may be raised from everywhere
-    {"geometry", "config", "atomic", "devices"},
+    {"geometry", "config", "atomic", "devices", "interruption"},
     {"segmenters", "fusion", "loss", "metrics", "transforms", "images", "refine", "caffe", "download", "samples"},
     {"model", "datasets", "recipes"},
     {"engines"},

@@ -29,8 +29,9 @@ from scaleseg.config import RefineConfig, merge, to_dict
 from scaleseg.datasets import Subset, open_training
 from scaleseg.errors import UserError
 from scaleseg.evaluation import count
+from scaleseg.interruption import Interrupted
 from scaleseg.refine import DenseCRF, DomainTransform, create_refine
-from scaleseg.refine_search import Found, Interrupted, Order, cache, scores, search, workers
+from scaleseg.refine_search import Found, Order, cache, scores, search, workers
 from scaleseg.refine_search.folder import alone
 from scaleseg.refine_search.grid import SEARCHED, around, of_kind
 from scaleseg.refine_search.measure import Task

@@ -22,7 +22,7 @@ from scaleseg.ablate.markdown import markdown
 from scaleseg.ablate.plan import Plan
 from scaleseg.ablate.sheet import Sheet, document, fill
 from scaleseg.errors import UserError
-from scaleseg.training import Interrupted
+from scaleseg.interruption import Interrupted
 
 __all__ = ["TABLES", "Plan", "ablate"]
 

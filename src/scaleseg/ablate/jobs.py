@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from scaleseg.ablate.machine import Machine
-from scaleseg.training import Interrupted
+from scaleseg.interruption import Interrupted
 from scaleseg.training.signals import interrupts
 
 __all__ = ["Job", "last_lines", "run"]

@@ -57,7 +57,7 @@ def ablate(
     """
     from scaleseg.ablate import Plan
     from scaleseg.ablate import ablate as carry_out
-    from scaleseg.training import Interrupted
+    from scaleseg.interruption import Interrupted
 
     plan = Plan(table, out, tuple(overrides or ()), recipe, tuple(only or ()), seeds, init, coco_root)
     command = shlex.join(["scaleseg", *sys.argv[1:]])

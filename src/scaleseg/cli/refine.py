@@ -58,7 +58,8 @@ def refine_search(
     Ctrl-C ends; the same command goes on.
     """
     from scaleseg.devices import cores
-    from scaleseg.refine_search import Interrupted, Order, search
+    from scaleseg.interruption import Interrupted
+    from scaleseg.refine_search import Order, search
 
     command = shlex.join(["scaleseg", *sys.argv[1:]])
     order = Order(

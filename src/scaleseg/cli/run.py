@@ -44,8 +44,9 @@ def train(
 ) -> None:
     """Train a model; a killed run goes on with --resume. Many GPUs: torchrun --nproc-per-node N -m scaleseg train ..."""
     from scaleseg.devices import keep_memory
+    from scaleseg.interruption import Interrupted
     from scaleseg.recipes import load_recipe
-    from scaleseg.training import Interrupted, speaks
+    from scaleseg.training import speaks
     from scaleseg.training import train as run
 
     keep_memory()

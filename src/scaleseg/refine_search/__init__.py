@@ -20,11 +20,11 @@ from scaleseg.datasets import Subset
 from scaleseg.devices import choose_device, place
 from scaleseg.errors import UserError
 from scaleseg.evaluation import count
+from scaleseg.interruption import interrupts
 from scaleseg.model import ScaleAware
 from scaleseg.recipes import override
-from scaleseg.refine_search.folder import Results, alone, begin
+from scaleseg.refine_search.folder import Results, alone, begin, stop_if
 from scaleseg.refine_search.grid import around, check_start, describe, most, of_kind
-from scaleseg.refine_search.interruption import Interrupted, interrupts, stop_if
 from scaleseg.refine_search.measure import Task
 from scaleseg.refine_search.photographs import Photographs, choose_photographs
 from scaleseg.refine_search.scores import Progress, Say, fill
@@ -32,7 +32,7 @@ from scaleseg.refine_search.table import Row, Table, row
 from scaleseg.refine_search.target import Target, choose_target, fingerprint
 from scaleseg.refine_search.workers import Workers
 
-__all__ = ["Found", "Interrupted", "Order", "search"]
+__all__ = ["Found", "Order", "search"]
 
 
 @dataclass(frozen=True)

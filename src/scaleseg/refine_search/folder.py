@@ -16,10 +16,11 @@ from typing import Any
 from scaleseg import atomic
 from scaleseg.config import RefineConfig
 from scaleseg.errors import UserError
+from scaleseg.interruption import Interrupted
 from scaleseg.refine_search.grid import values
 from scaleseg.refine_search.measure import Tally, Task, label
 
-__all__ = ["Results", "alone", "begin"]
+__all__ = ["Results", "alone", "begin", "stop_if"]
 
 FORMAT = 1
 
@@ -33,6 +34,12 @@ def alone(out: Path) -> Iterator[Path]:
         for folder in (out, cache):
             atomic.remove_leftovers(folder)
         yield cache
+
+
+def stop_if(interrupted: Sequence[int], out: Path) -> None:
+    """Raises Interrupted once there is anything in `interrupted`."""
+    if interrupted:
+        raise Interrupted(f"stopped; what was done is saved in {out}, and the same command goes on")
 
 
 def begin(cache: Path, checkpoint: str, names: Sequence[str], kind: str, settings: RefineConfig) -> dict[str, Any]:

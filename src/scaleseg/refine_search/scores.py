@@ -13,7 +13,7 @@ from scaleseg.errors import UserError
 from scaleseg.geometry import IGNORE
 from scaleseg.model import ScaleAware
 from scaleseg.refine_search.cache import Damaged, read, write
-from scaleseg.refine_search.interruption import stop_if
+from scaleseg.refine_search.folder import stop_if
 from scaleseg.refine_search.measure import image_file
 from scaleseg.segmentation import predict
 

@@ -2,6 +2,5 @@
 
 from scaleseg.training.loop import train
 from scaleseg.training.processes import speaks
-from scaleseg.training.signals import Interrupted
 
-__all__ = ["Interrupted", "speaks", "train"]
+__all__ = ["speaks", "train"]

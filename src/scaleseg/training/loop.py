@@ -22,6 +22,7 @@ from scaleseg.datasets import Subset, open_training
 from scaleseg.devices import autocast, choose_precision, describe, explained, memory_format, no_tf32, place
 from scaleseg.errors import UserError
 from scaleseg.evaluation import count
+from scaleseg.interruption import Interrupted
 from scaleseg.loss import Losses, count_valid, scale_aware_losses
 from scaleseg.refine import learned_filter
 from scaleseg.training.loading import Batch, batches
@@ -30,7 +31,7 @@ from scaleseg.training.optimizer import create_optimizer, freeze, freeze_batch_n
 from scaleseg.training.processes import Processes, joined, launch
 from scaleseg.training.progress import Progress
 from scaleseg.training.run_folder import RunFolder, fingerprint
-from scaleseg.training.signals import GO_ON, Interrupted, ended_workers, interrupts
+from scaleseg.training.signals import GO_ON, ended_workers, interrupts
 from scaleseg.training.start import begin, choose_class_weights, create
 
 __all__ = ["train"]
