@@ -4,7 +4,7 @@
         "the bundled model: voc-animals-lite" "at output stride 8: voc-animals-lite 'model.options={output_stride: 8}'"
 
 Each argument is a name, a colon, a checkpoint and settings of it, as a shell would split them. What the file has already
-is not measured again.
+is not measured again. Of a checkpoint in its run's folder, settings and training curve are kept as well.
 """
 
 import argparse
@@ -13,15 +13,22 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from machine import machine
+from real_results import curve
 
 from scaleseg import atomic
+from scaleseg.checkpoint import read_config
+from scaleseg.config import to_dict
 from scaleseg.datasets import open_training
 from scaleseg.evaluation import evaluate, open_checkpoint
 
-__all__ = ["main", "measure"]
+__all__ = ["main", "measure", "training"]
+
+PLACES = ("root", "train", "val", "dev", "init_from")
+"""Settings that say where data and parameters lie."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name not in {one["step"] for one in done}:
             checkpoint, *overrides = shlex.split(words)
             found = measure(asked.data, checkpoint, overrides, asked.device)
-            done.append({"step": name, "checkpoint": checkpoint, "overrides": overrides, **found, **machine()})
+            about = {"step": name, "checkpoint": checkpoint, "overrides": overrides}
+            done.append({**about, **found, **training(Path(checkpoint)), **machine()})
             atomic.write(asked.json, json.dumps(done, indent=1) + "\n")
         print(f"{name}: {100 * next(one['mIoU'] for one in done if one['step'] == name):.2f} % mIoU")
 
@@ -51,6 +59,20 @@ def measure(data: Path, checkpoint: str, overrides: Sequence[str], device: str) 
         raise SystemExit("data.dev is 0, so there is no development split; give data.dev in data.yaml")
     metrics = evaluate(subject.model, held)
     return {"mIoU": metrics.mIoU, "per_scale": metrics.per_scale, "images": metrics.images}
+
+
+def training(checkpoint: Path) -> dict[str, Any]:
+    """How a checkpoint in its run's folder was trained: settings, without places of this machine, curve and speed."""
+    log = checkpoint.parent / "metrics.jsonl"
+    if not log.exists():
+        return {}
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    config = to_dict(read_config(checkpoint))
+    kept = {
+        name: {key: value for key, value in config[name].items() if key not in PLACES} for name in ("data", "train")
+    }
+    speed = median(line["images_per_s"] for line in lines if "images_per_s" in line)
+    return {"settings": {"model": config["model"], **kept}, "curve": curve(lines), "images_per_s": speed}
 
 
 if __name__ == "__main__":

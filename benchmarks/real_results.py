@@ -37,7 +37,7 @@ from scaleseg.analysis import compare, read
 from scaleseg.checkpoint import read_config
 from scaleseg.cli.deep import bare
 
-__all__ = ["GROUPS", "Cell", "collect", "main"]
+__all__ = ["GROUPS", "Cell", "collect", "curve", "main"]
 
 EVERY = 50
 """Steps between two points of a training curve."""
@@ -175,7 +175,7 @@ def _document(job: Job, cell: Cell) -> dict[str, Any]:
         "settings": run["settings"],
         "overrides": [*job.settings, *cell.extra],
         "training": {name: run[name] for name in ("steps", "seconds", "images_per_s", "threads", "device")},
-        "curve": _curve(lines),
+        "curve": curve(lines),
         "dev": [{"step": line["step"], "mIoU": line["dev"]["mIoU"]} for line in lines if "dev" in line],
         "val": deep,
         "versions": {"scaleseg": scaleseg.__version__},
@@ -185,7 +185,7 @@ def _document(job: Job, cell: Cell) -> dict[str, Any]:
     return without_folders
 
 
-def _curve(lines: Sequence[dict[str, Any]]) -> list[list[float]]:
+def curve(lines: Sequence[dict[str, Any]]) -> list[list[float]]:
     """[step, mean loss of the merged scores over the batches logged in the EVERY steps before it]."""
     losses = [(line["step"], line["loss_fused"]) for line in lines if "loss_fused" in line]
     steps = range(EVERY, int(losses[-1][0]) + 1, EVERY) if losses else ()

@@ -1,7 +1,6 @@
 """What result files say of the bundled model; see results.py."""
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from result_tables import Results, interval, percent, table
@@ -103,12 +102,11 @@ def card_section(document: dict[str, Any], refinement: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def steps_section(animals: Results, log: Path) -> str:
-    """What was tried, on the development split; the cells are those of the experiment."""
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    looks = [(line["step"], line["dev"]["mIoU"]) for line in lines if "dev" in line]
+def steps_section(animals: Results, tried: Sequence[dict[str, Any]]) -> str:
+    """What each step brought, on the development split: from two cells of the experiment to what benchmarks/development.py
+    measured."""
     rows = [(f"cell `{name}`", animals.cells[name]["dev"][-1]["mIoU"]) for name in ("baseline", "attention-3-es")]
-    rows += [(f"the bundled model after {step:,} steps", value) for step, value in looks]
+    rows += [(one["step"], one["mIoU"]) for one in tried]
     return table(("model", "dev mIoU %"), [(name, percent(value, 1)) for name, value in rows])
 
 

@@ -77,7 +77,7 @@ SECTIONS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (DOCS / "results.md", "classes", lambda: classes(_animals())),
     (DOCS / "results.md", "camvid", lambda: camvid(_camvid(), _read("camvid-published.json"))),
     (DOCS / "results.md", "bundled", lambda: card_section(_deep(), _read("refinement.json"))),
-    (DOCS / "results.md", "steps", lambda: steps_section(_animals(), RESULTS / "voc-animals-lite-training.jsonl")),
+    (DOCS / "results.md", "steps", lambda: steps_section(_animals(), _read("voc-animals-lite-steps.json"))),
     (DOCS / "reproducing.md", "hours", lambda: hours(json.loads(HOURS.read_text(encoding="utf-8")))),
     (DOCS / "results.md", "costs", lambda: costs(_animals(), _camvid(), LOGS)),
 )

@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -42,8 +43,23 @@ def test_each_step_is_measured_once_on_what_is_held_back(
     assert [one["images"] for one in found] == [2, 2]
     assert found[0]["per_scale"] == found[1]["per_scale"]
     assert found[0]["mIoU"] != found[1]["mIoU"]
+    assert "settings" not in found[0]  # no run's folder
     monkeypatch.setattr(script, "measure", None)  # nothing is measured any more
     script.main([*words, step.format("")])
+
+
+def test_of_a_run_its_settings_and_curve_are_kept_and_no_places(
+    script: ModuleType, folder: Path, tmp_path: Path
+) -> None:
+    config = small_config()
+    config = replace(config, data=replace(config.data, train=(str(folder),)))
+    checkpoint.save(tmp_path / "run" / "last", small_model(), config)
+    lines = [{"step": step, "loss_fused": step / 100, "images_per_s": step / 10} for step in range(10, 110, 10)]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = script.training(tmp_path / "run" / "last")
+    assert (kept["curve"], kept["images_per_s"]) == ([[50, 0.3], [100, 0.8]], 5.5)
+    assert kept["settings"]["train"]["steps"] == config.train.steps
+    assert str(tmp_path) not in json.dumps(kept)
 
 
 def test_without_a_development_split_there_is_nothing_to_choose_on(

@@ -80,7 +80,7 @@ def test_what_is_done_is_collected_and_not_done_again(
 
 def test_a_curve_is_the_mean_of_the_steps_before_each_point(script: ModuleType) -> None:
     lines = [{"step": step, "loss_fused": float(step)} for step in range(10, 101, 10)] + [{"step": 100, "dev": {}}]
-    assert script._curve(lines) == [[50, 30.0], [100, 80.0]]
+    assert script.curve(lines) == [[50, 30.0], [100, 80.0]]
 
 
 @pytest.mark.parametrize("network", ["lite0", "largefov"])
