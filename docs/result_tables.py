@@ -45,6 +45,7 @@ class Results:
         pairs = documents.pop("differences", [])
         self.cells: dict[str, dict[str, Any]] = documents
         self.differences = {(one["of"], one["less"]): one["mIoU"]["difference"] for one in pairs}
+        self.borders = {(one["of"], one["less"]): one["boundary_IoU"]["difference"] for one in pairs}
 
     def in_order(self) -> list[tuple[str, dict[str, Any]]]:
         """Finished cells: the paper's best kind first, then what the paper's table does not have."""
@@ -109,12 +110,13 @@ def answers(results: Results) -> str:
     """The questions, each with yes or no and the differences that say so."""
     cells, columns = [name for name in ORDER if name != "baseline"], ("3-es", "3", "2-es", "2")
     attention = [(f"attention-{column}", f"{fusion}-{column}") for column in columns for fusion in ("max", "average")]
+    suited = [(name, "baseline-rate") for name in (*cells, *(f"{fusion}-3-rate" for fusion in FUSIONS))]
     own = [(f"{fusion}-{count}-es", f"{fusion}-{count}") for count in (3, 2) for fusion in FUSIONS]
     hurt = [(f"{fusion}-3", f"{fusion}-2") for fusion in ("attention", "average")]
     helped = [(f"{fusion}-3-es", f"{fusion}-2-es") for fusion in FUSIONS]
     return "\n".join([
         _question(results, "Do several scales beat one?", [(name, "baseline") for name in cells]),
-        _question(results, "Do they beat one scale at the rate that suits it?", [(name, "baseline-rate") for name in cells]),
+        _question(results, "Do they beat one scale at the rate that suits it?", suited),
         _question(results, "Does attention beat max and average?", attention),
         _question(results, "Does a loss on every scale (extra supervision) help?", own),
         _question(
@@ -132,8 +134,11 @@ def _question(results: Results, question: str, pairs: Sequence[tuple[str, str]],
     known = [(pair, results.differences[pair]) for pair in pairs if pair in results.differences]
     if not known:
         return f"### {question}\n\nNot run.\n"
-    rows = [(f"{one} less {other}", points(gain), _in_paper(one, other)) for (one, other), gain in known]
-    heads = ("points of mIoU", "here (paired 95 % interval)", "paper, VOC val")
+    rows = [
+        (f"{one} less {other}", points(gain), _in_paper(one, other), points(results.borders[one, other]))
+        for (one, other), gain in known
+    ]
+    heads = ("cells", "points of mIoU (paired 95 % interval)", "paper, VOC val", "points of boundary IoU")
     return f"### {question}\n\n{_verdict([gain for _, gain in known], yes)}\n\n{table(heads, rows)}"
 
 
