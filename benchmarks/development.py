@@ -21,14 +21,12 @@ from real_results import curve
 
 from scaleseg import atomic
 from scaleseg.checkpoint import read_config
+from scaleseg.cli.deep import bare
 from scaleseg.config import to_dict
 from scaleseg.datasets import open_training
 from scaleseg.evaluation import evaluate, open_checkpoint
 
 __all__ = ["main", "measure", "training"]
-
-PLACES = ("root", "train", "val", "dev", "init_from")
-"""Settings that say where data and parameters lie."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             checkpoint, *overrides = shlex.split(words)
             found = measure(asked.data, checkpoint, overrides, asked.device)
             about = {"step": name, "checkpoint": checkpoint, "overrides": overrides}
-            done.append({**about, **found, **training(Path(checkpoint)), **machine()})
+            document = {**about, **found, **training(Path(checkpoint)), **machine()}
+            done.append(json.loads(bare(json.dumps(document))))
             atomic.write(asked.json, json.dumps(done, indent=1) + "\n")
         print(f"{name}: {100 * next(one['mIoU'] for one in done if one['step'] == name):.2f} % mIoU")
 
@@ -62,17 +61,15 @@ def measure(data: Path, checkpoint: str, overrides: Sequence[str], device: str) 
 
 
 def training(checkpoint: Path) -> dict[str, Any]:
-    """How a checkpoint in its run's folder was trained: settings, without places of this machine, curve and speed."""
+    """How a checkpoint in its run's folder was trained: settings, curve and speed."""
     log = checkpoint.parent / "metrics.jsonl"
-    if not log.exists():
+    if not (checkpoint.is_dir() and log.exists()):
         return {}
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     config = to_dict(read_config(checkpoint))
-    kept = {
-        name: {key: value for key, value in config[name].items() if key not in PLACES} for name in ("data", "train")
-    }
     speed = median(line["images_per_s"] for line in lines if "images_per_s" in line)
-    return {"settings": {"model": config["model"], **kept}, "curve": curve(lines), "images_per_s": speed}
+    settings = {name: config[name] for name in ("model", "data", "train")}
+    return {"settings": settings, "curve": curve(lines), "images_per_s": speed}
 
 
 if __name__ == "__main__":

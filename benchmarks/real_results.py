@@ -11,8 +11,8 @@ what does not fit in the time is missing from the end. With `--minutes`, a trial
 are, and steps and cells are chosen such that they fit, the steps the same for all; OUT/plan.json keeps them.
 
 `--to` gets a small JSON a cell: settings, versions, speed, training curve and what `evaluate --deep` found, without the
-list of photographs; and differences.json, paired bootstraps of cells that differ in one thing, and of each and the
-baseline.
+list of photographs; and differences.json, paired bootstraps of cells that differ in one thing, of each and the
+baseline, and of extra supervision and one loss at a higher rate.
 """
 
 import argparse
@@ -67,7 +67,7 @@ PLUS = ("data.random_scale=[0.6,1.4]",)
 """The paper's "+": photographs enlarged or shrunk at random in training."""
 
 RATE = ("train.lr=0.001",)
-"""The paper's rate, which suits lite0 better where one loss is all there is (docs/decisions.md)."""
+"""The paper's rate, which suits lite0 better with one scale, and so with one loss (docs/decisions.md)."""
 
 GROUPS = (
     tuple(map(Cell, ("baseline", "attention-3-es", "max-3-es", "average-3-es"))),

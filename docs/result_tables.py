@@ -22,6 +22,7 @@ __all__ = [
     "interval",
     "percent",
     "points",
+    "rates",
     "sizes",
     "table",
 ]
@@ -44,8 +45,8 @@ class Results:
         documents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
         pairs = documents.pop("differences", [])
         self.cells: dict[str, dict[str, Any]] = documents
-        self.differences = {(one["of"], one["less"]): one["mIoU"]["difference"] for one in pairs}
-        self.borders = {(one["of"], one["less"]): one["boundary_IoU"]["difference"] for one in pairs}
+        self.pairs: dict[tuple[str, str], dict[str, Any]] = {(one["of"], one["less"]): one for one in pairs}
+        self.differences = {pair: one["mIoU"]["difference"] for pair, one in self.pairs.items()}
 
     def in_order(self) -> list[tuple[str, dict[str, Any]]]:
         """Finished cells: the paper's best kind first, then what the paper's table does not have."""
@@ -109,24 +110,60 @@ def classes(results: Results) -> str:
 def answers(results: Results) -> str:
     """The questions, each with yes or no and the differences that say so."""
     cells, columns = [name for name in ORDER if name != "baseline"], ("3-es", "3", "2-es", "2")
-    attention = [(f"attention-{column}", f"{fusion}-{column}") for column in columns for fusion in ("max", "average")]
-    suited = [(name, "baseline-rate") for name in (*cells, *(f"{fusion}-3-rate" for fusion in FUSIONS))]
-    own = [(f"{fusion}-{count}-es", f"{fusion}-{count}") for count in (3, 2) for fusion in FUSIONS]
+    own, alone = ([name for name in cells if name.endswith("-es") is each] for each in (True, False))
+    suited = [f"{fusion}-3-rate" for fusion in FUSIONS]
+    ahead = [(f"attention-{column}", f"{fusion}-{column}") for column in columns for fusion in ("max", "average")]
+    with_own, with_one = ([pair for pair in ahead if pair[0].endswith("-es") is each] for each in (True, False))
+    helps = [(f"{fusion}-{count}-es", f"{fusion}-{count}") for count in (3, 2) for fusion in FUSIONS]
+    beyond = [(f"{fusion}-3-es", f"{fusion}-3-rate") for fusion in FUSIONS]
     hurt = [(f"{fusion}-3", f"{fusion}-2") for fusion in ("attention", "average")]
-    helped = [(f"{fusion}-3-es", f"{fusion}-2-es") for fusion in FUSIONS]
+    third = [(f"{fusion}-3-es", f"{fusion}-2-es") for fusion in FUSIONS]
     return "\n".join([
-        _question(results, "Do several scales beat one?", [(name, "baseline") for name in cells]),
-        _question(results, "Do they beat one scale at the rate that suits it?", suited),
-        _question(results, "Does attention beat max and average?", attention),
-        _question(results, "Does a loss on every scale (extra supervision) help?", own),
+        _question(results, "Do several scales beat one, all at 0.0003?", [(name, "baseline") for name in cells]),
         _question(
-            results, "Does it help beyond a larger gradient?", [(f"{fusion}-3-es", f"{fusion}-3-rate") for fusion in FUSIONS]
+            results, "With a loss on every scale, do they beat one scale at 0.001?", [(name, "baseline-rate") for name in own]
         ),
+        _question(
+            results, "With one loss, all at 0.001, do three scales beat one?", [(name, "baseline-rate") for name in suited]
+        ),
+        _question(
+            results, "With one loss at 0.0003, which is low for it, do they beat one scale at 0.001?",
+            [(name, "baseline-rate") for name in alone],
+        ),
+        _question(results, "With a loss on every scale, does attention beat max and average?", with_own),
+        _question(results, "With one loss, does it?", with_one),
+        _question(results, "Does a loss on every scale (extra supervision) help, all at 0.0003?", helps),
+        _question(results, "Is it better than one loss at 0.001?", beyond),
         _coarse(results),
         _question(results, "Without extra supervision, does a third scale help max?", [("max-3", "max-2")]),
         _question(results, "Without extra supervision, does a third scale hurt attention and average?", hurt, yes="below"),
-        _question(results, "With extra supervision, does a third scale help?", helped),
+        _question(results, "With extra supervision, does a third scale help?", third),
     ])  # fmt: skip
+
+
+def rates(results: Results) -> str:
+    """What is left of extra supervision's gain where one loss has a higher rate, and which classes what is left lies in."""
+    steps = (
+        ("extra supervision less none, both at 0.0003", "attention-3-es", "attention-3"),
+        ("none: at 0.001 less at 0.0003", "attention-3-rate", "attention-3"),
+        ("left: extra supervision at 0.0003 less none at 0.001", "attention-3-es", "attention-3-rate"),
+    )
+    parts = [
+        (
+            name, points(results.differences[one, other]),
+            f"{100 * (results.cells[one]['dev'][-1]['mIoU'] - results.cells[other]['dev'][-1]['mIoU']):+.1f}",
+            points(results.pairs[one, other]["boundary_IoU"]["difference"]),
+        )
+        for name, one, other in steps
+    ]  # fmt: skip
+    pairs = (("attention-3-es", "attention-3-rate"), ("attention-3-rate", "baseline-rate"))
+    by_class = [
+        (name, *(points(results.pairs[pair]["IoU"][name]["difference"]) for pair in pairs))
+        for name in results.pairs[pairs[0]]["IoU"]
+    ]
+    heads = ("attention at three scales", "val mIoU", "dev mIoU", "val boundary IoU")
+    classes = ("IoU of", *(f"{one} less {other}" for one, other in pairs))
+    return f"{table(heads, parts)}\n{table(classes, by_class)}"
 
 
 def _question(results: Results, question: str, pairs: Sequence[tuple[str, str]], yes: str = "above") -> str:
@@ -135,7 +172,12 @@ def _question(results: Results, question: str, pairs: Sequence[tuple[str, str]],
     if not known:
         return f"### {question}\n\nNot run.\n"
     rows = [
-        (f"{one} less {other}", points(gain), _in_paper(one, other), points(results.borders[one, other]))
+        (
+            f"{one} less {other}",
+            points(gain),
+            _in_paper(one, other),
+            points(results.pairs[one, other]["boundary_IoU"]["difference"]),
+        )
         for (one, other), gain in known
     ]
     heads = ("cells", "points of mIoU (paired 95 % interval)", "paper, VOC val", "points of boundary IoU")
@@ -279,7 +321,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def points(gain: dict[str, float]) -> str:
-    """A difference in points of mIoU with its interval."""
+    """A difference in points, with its interval."""
     return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * gain[key] for key in ("value", "low", "high")))
 
 

@@ -48,18 +48,29 @@ def test_each_step_is_measured_once_on_what_is_held_back(
     script.main([*words, step.format("")])
 
 
-def test_of_a_run_its_settings_and_curve_are_kept_and_no_places(
-    script: ModuleType, folder: Path, tmp_path: Path
+def test_of_a_run_its_settings_and_curve_are_kept_and_no_folders(
+    script: ModuleType, data: Path, folder: Path, tmp_path: Path
 ) -> None:
     config = small_config()
-    config = replace(config, data=replace(config.data, train=(str(folder),)))
+    config = replace(config, data=replace(config.data, train=(str(folder),), dev=0.5))
     checkpoint.save(tmp_path / "run" / "last", small_model(), config)
     lines = [{"step": step, "loss_fused": step / 100, "images_per_s": step / 10} for step in range(10, 110, 10)]
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    kept = script.training(tmp_path / "run" / "last")
+    words = [str(data), "--json", str(tmp_path / "steps.json"), "--device", "cpu"]
+    script.main([*words, f"a step: {tmp_path / 'run' / 'last'}"])
+    text = (tmp_path / "steps.json").read_text()
+    (kept,) = json.loads(text)
     assert (kept["curve"], kept["images_per_s"]) == ([[50, 0.3], [100, 0.8]], 5.5)
-    assert kept["settings"]["train"]["steps"] == config.train.steps
-    assert str(tmp_path) not in json.dumps(kept)
+    assert (kept["settings"]["train"]["steps"], kept["settings"]["data"]["dev"]) == (config.train.steps, 0.5)
+    assert str(tmp_path) not in text
+
+
+def test_a_bundled_models_name_is_no_folder_with_a_log(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    assert script.training(Path("voc-animals-lite")) == {}
 
 
 def test_without_a_development_split_there_is_nothing_to_choose_on(

@@ -228,7 +228,7 @@ def started(
 
 def photographs(size: int) -> list[torch.Tensor]:
     """The free photographs, made square; smooth noise where they are not installed."""
-    paths = samples()
+    paths = samples("rocket")
     if paths:
         return [resize_photo(read(path), (size, size)) for path in paths.values()]
     noise = torch.randint(0, 256, (3, max(1, size // 16), max(1, size // 16)), dtype=torch.uint8)

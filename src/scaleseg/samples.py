@@ -15,10 +15,10 @@ CREDITS = {
 """What is said of each; on the last is nothing that the bundled model knows."""
 
 
-def samples() -> dict[str, Path] | None:
-    """Their files by name, as many as there are; None where scikit-image is not installed."""
+def samples(*more: str) -> dict[str, Path] | None:
+    """Their files by name, and those of `more` of its photographs, as many as there are; None without scikit-image."""
     found = find_spec("skimage")
     if found is None or found.origin is None:
         return None
     folder = Path(found.origin).parent / "data"
-    return {name: folder / f"{name}.png" for name in CREDITS if (folder / f"{name}.png").is_file()}
+    return {name: path for name in (*CREDITS, *more) for path in folder.glob(f"{name}.*")}
