@@ -131,7 +131,7 @@ def answers(results: Results) -> str:
             [(name, "baseline-rate") for name in alone],
         ),
         _question(results, "With a loss on every scale, does attention beat max and average?", with_own),
-        _question(results, "With one loss, does it?", with_one),
+        _question(results, "With one loss at 0.0003, does attention beat max and average?", with_one),
         _question(results, "Does a loss on every scale (extra supervision) help, all at 0.0003?", helps),
         _question(results, "Is it better than one loss at 0.001?", beyond),
         _coarse(results),
