@@ -4,7 +4,8 @@
         "the bundled model: voc-animals-lite" "at output stride 8: voc-animals-lite 'model.options={output_stride: 8}'"
 
 Each argument is a name, a colon, a checkpoint and settings of it, as a shell would split them. What the file has already
-is not measured again. Of a checkpoint in its run's folder, settings and training curve are kept as well.
+is not measured again; what is named in one call stands in that order. Of a checkpoint in its run's folder, settings and
+training curve are kept as well.
 """
 
 import argparse
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
     done = json.loads(asked.json.read_text(encoding="utf-8")) if asked.json.exists() else []
+    names = [step.partition(": ")[0] for step in asked.steps]
     for step in asked.steps:
         name, _, words = step.partition(": ")
         if name not in {one["step"] for one in done}:
@@ -46,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             about = {"step": name, "checkpoint": checkpoint, "overrides": overrides}
             document = {**about, **found, **training(Path(checkpoint)), **machine()}
             done.append(json.loads(bare(json.dumps(document))))
-            atomic.write(asked.json, json.dumps(done, indent=1) + "\n")
+        done.sort(key=lambda one: names.index(one["step"]) if one["step"] in names else -1)
+        atomic.write(asked.json, json.dumps(done, indent=1) + "\n")
         print(f"{name}: {100 * next(one['mIoU'] for one in done if one['step'] == name):.2f} % mIoU")
 
 

@@ -263,9 +263,19 @@ def camvid(results: Results, published: Iterable[dict[str, Any]]) -> str:
     heads = ("network", "test mIoU % (95 % interval)", "trained on", "photographs of", "from")
     gain = results.differences["attention-3-es", "baseline"]
     return (
-        f"{table(heads, rows)}\nAttention at three scales less one: {points(gain)} points of mIoU (paired 95 % interval).\n\n"
-        + classes(results)
+        f"{table(heads, rows)}\nAttention at three scales less one: {points(gain)} points of mIoU (paired 95 % interval). "
+        f"{_merged_otherwise(results.cells['attention-3-es']['val']['analysis'])}\n\n{classes(results)}"
     )
+
+
+def _merged_otherwise(analysis: dict[str, Any]) -> str:
+    """Two sentences: the mIoU of a cell's own scores by other rules, and how much of the weight its first scale has."""
+    fusions = ", ".join(
+        f"{name} {percent(one['value'], 1)}" for name, one in analysis["fusions"].items() if name != "fused"
+    )
+    zones = analysis["scale_use"]["zones"]
+    weights = ", ".join(f"{percent(each[0])} % on pixels of {zone}" for zone, each in zones.items())
+    return f"Its scores merged otherwise, mIoU in percent: {fusions}. The mean weight of its first scale: {weights}."
 
 
 def costs(animals: Results, streets: Results, logs: Iterable[tuple[str, Path, int, int]]) -> str:

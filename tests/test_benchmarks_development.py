@@ -45,7 +45,8 @@ def test_each_step_is_measured_once_on_what_is_held_back(
     assert found[0]["mIoU"] != found[1]["mIoU"]
     assert "settings" not in found[0]  # no run's folder
     monkeypatch.setattr(script, "measure", None)  # nothing is measured any more
-    script.main([*words, step.format("")])
+    script.main([*words, other.format("'model.fusion=average'"), step.format("")])
+    assert json.loads((tmp_path / "steps.json").read_text()) == found[::-1]
 
 
 def test_of_a_run_its_settings_and_curve_are_kept_and_no_folders(
