@@ -127,7 +127,7 @@ def answers(results: Results) -> str:
             results, "With one loss, all at 0.001, do three scales beat one?", [(name, "baseline-rate") for name in suited]
         ),
         _question(
-            results, "With one loss at 0.0003, which is low for it, do they beat one scale at 0.001?",
+            results, "With one loss at 0.0003, do they beat one scale at 0.001, the better rate for it?",
             [(name, "baseline-rate") for name in alone],
         ),
         _question(results, "With a loss on every scale, does attention beat max and average?", with_own),
