@@ -273,8 +273,9 @@ def _merged_otherwise(analysis: dict[str, Any]) -> str:
     fusions = ", ".join(
         f"{name} {percent(one['value'], 1)}" for name, one in analysis["fusions"].items() if name != "fused"
     )
-    zones = analysis["scale_use"]["zones"]
-    weights = ", ".join(f"{percent(each[0])} % on pixels of {zone}" for zone, each in zones.items())
+    zones, first = analysis["scale_use"]["zones"], next(iter(analysis["IoU"]))
+    named = {"background": first, "object": "other classes", "boundary": "outlines"}
+    weights = ", ".join(f"{percent(each[0])} % on pixels of {named[zone]}" for zone, each in zones.items())
     return f"Its scores merged otherwise, mIoU in percent: {fusions}. The mean weight of its first scale: {weights}."
 
 
