@@ -1,11 +1,13 @@
 """`evaluate --deep` and `compare` as a user calls them, and the paired bootstrap behind them against loops."""
 
+import errno
 import json
 import os
 import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,6 +238,26 @@ def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(call, model
     (tmp_path / "locked").mkdir(mode=0o500)
     ended = call("evaluate", models[0], f"data.val={folder}", "--json", tmp_path / "locked" / "d.json")
     assert "cannot be written (Permission denied)" in ended.err
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "compare", "benchmark"])
+def test_the_json_is_safe_before_a_table_is_printed(call, models, folder, tmp_path, monkeypatch, verb) -> None:
+    words = {
+        "evaluate": ("evaluate", models[0], f"data.val={folder}", "--deep"),
+        "compare": ("compare", *models, f"data.val={folder}"),
+        "benchmark": ("benchmark", models[0]),
+    }[verb]
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    report = SimpleNamespace(to_dict=lambda: {"size": 513})
+    monkeypatch.setattr("scaleseg.benchmark.benchmark", lambda *_, **__: report)
+    monkeypatch.setattr("scaleseg.cli.benchmark._print", full)
+    monkeypatch.setattr("rich.console.Console.print", full)
+    ended = call(*words, "--json", tmp_path / "d.json")
+    assert (ended.code, "No space left on device" in ended.err) == (1, True)
+    assert json.loads((tmp_path / "d.json").read_text())
 
 
 def test_compare_of_files_is_compare_of_checkpoints_and_of_runs(call, models, folder: Path, tmp_path: Path) -> None:

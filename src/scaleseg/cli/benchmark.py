@@ -1,13 +1,12 @@
 """benchmark."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaleseg.cli.deep import write_json
 from scaleseg.cli.output import say
-from scaleseg.errors import UserError
 
 if TYPE_CHECKING:
     from scaleseg.benchmark import Report
@@ -34,13 +33,12 @@ def benchmark(
     from scaleseg import atomic
     from scaleseg.benchmark import benchmark as measure
 
-    report = measure(checkpoint, size=size, seconds=seconds, say=say)
-    _print(report)
     if json_file:
-        try:
-            atomic.write(json_file, json.dumps(report.to_dict(), indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"--json {json_file} cannot be written ({error.strerror}); choose another path") from error
+        atomic.check_writable(json_file, "--json")
+    report = measure(checkpoint, size=size, seconds=seconds, say=say)
+    if json_file:
+        write_json(json_file, report.to_dict())
+    _print(report)
 
 
 def _print(report: "Report") -> None:

@@ -50,12 +50,12 @@ def compare(
         raise UserError(f"{overrides[0]} is a setting for a run or a checkpoint, but both are files; leave it out")
     how = _How(tuple(overrides or ()), device, refine, max_memory)
     comparison = judge(*(_analysis(item, how) for item in (first, second)))
-    names = _names(first, second)
-    _print(comparison, names)
-    say(comparison.sentence(*names))
     if json_file:
         document = {"first": bare(first), "second": bare(second), "overrides": [bare(item) for item in how.overrides]}
         write_json(json_file, {**document, **comparison.to_dict()})
+    names = _names(first, second)
+    _print(comparison, names)
+    say(comparison.sentence(*names))
 
 
 class _How(NamedTuple):

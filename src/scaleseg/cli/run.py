@@ -100,10 +100,7 @@ def evaluate(
         options["progress"] = lambda done, total: advance()
         analysis = analyze(model, measured.dataset, **options) if deep else None
         metrics = analysis.metrics if analysis else measure(model, measured.dataset, **options)
-    _print_metrics(metrics)
-    if analysis:
-        print_analysis(analysis, refined=sharpen is not None)
-    if json_file:
+    if json_file:  # before a word is printed: whoever reads may have gone away
         document = {
             **metrics.to_dict(), "checkpoint": checkpoint, "overrides": overrides or [],
             "engine": computes.name, "precision": computes.precision, "max_memory": max_memory,
@@ -113,6 +110,9 @@ def evaluate(
             document |= {"checkpoint": bare(checkpoint), "overrides": [bare(item) for item in overrides or []]}
             document |= {"note": bare(measured.note), "analysis": analysis.to_dict()}
         write_json(json_file, document)
+    _print_metrics(metrics)
+    if analysis:
+        print_analysis(analysis, refined=sharpen is not None)
 
 
 def _print_metrics(metrics: "Metrics") -> None:
