@@ -242,13 +242,11 @@ def test_three_quarter_scale_scores_are_compared_on_the_merged_grid():
 # Section 4: training
 
 
-def rates_and_decays():
+def rates_and_decays(**settings):
     model = small()
-    optimizer = create_optimizer(model, TrainConfig(), model.fresh())
-    settings = {
-        id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
-    }
-    return {name: settings[id(parameter)] for name, parameter in model.named_parameters()}
+    optimizer = create_optimizer(model, TrainConfig(**settings), model.fresh())
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    return {name: found[id(parameter)] for name, parameter in model.named_parameters()}
 
 
 @pytest.mark.parametrize(
@@ -266,9 +264,25 @@ def test_biases_learn_twice_and_new_layers_ten_times_as_fast(name, lr, decay):
     assert rates_and_decays()[name] == pytest.approx((lr, decay))
 
 
-def test_no_parameter_is_left_out_of_the_optimiser():
+def test_the_fusion_may_have_a_rate_of_its_own():
+    own, shared = rates_and_decays(fusion_lr=0.2), rates_and_decays()
+    for name, (lr, decay) in own.items():
+        times = 0.2 if name.startswith("fusion.") else 1
+        assert (lr, decay) == pytest.approx((times * shared[name][0], shared[name][1])), name
+
+
+def test_a_fusion_that_is_loaded_learns_like_the_rest_that_is():
     model = small()
-    optimizer = create_optimizer(model, TrainConfig(), model.fresh())
+    fresh = [name for name in model.fresh() if not name.startswith("fusion.")]
+    groups = create_optimizer(model, TrainConfig(fusion_lr=0.2), fresh).param_groups
+    loaded = id(model.fusion.hidden.weight)
+    assert [group["lr"] for group in groups if loaded in map(id, group["params"])] == [pytest.approx(0.001)]
+
+
+@pytest.mark.parametrize("fusion_lr", [1.0, 0.2])
+def test_no_parameter_is_left_out_of_the_optimiser(fusion_lr):
+    model = small()
+    optimizer = create_optimizer(model, TrainConfig(fusion_lr=fusion_lr), model.fresh())
     trained = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(trained) == sorted(id(parameter) for parameter in model.parameters())
 

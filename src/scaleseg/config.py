@@ -65,6 +65,7 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 0.0005
     fresh_lr: float = 10.0  # times lr, for the head and the fusion
+    fusion_lr: float = 1.0  # times fresh_lr, for the fusion: 0.2 where AdamW gives all of the weight to one scale
     bias_lr: float = 2.0  # times lr, without weight decay
     schedule: str = "step"  # step, poly or constant
     schedule_steps: int | None = None  # poly: when the rate reaches zero; none = `steps` of the first start
@@ -216,7 +217,8 @@ _OPEN = ("model.options", "data.label_map")
 
 _RANGES = (
     ("momentum", 0, 1), ("weight_decay", 0, float("inf")), ("fresh_lr", 0, float("inf")),
-    ("bias_lr", 0, float("inf")), ("ema", 0, 1), ("step_factor", 0, float("inf")), ("poly_power", 0, float("inf")),
+    ("fusion_lr", 0, float("inf")), ("bias_lr", 0, float("inf")), ("ema", 0, 1),
+    ("step_factor", 0, float("inf")), ("poly_power", 0, float("inf")),
     ("seed", 0, 2**40), ("warmup_steps", 0, float("inf")), ("batch", 1, 2**20),
 )  # fmt: skip
 

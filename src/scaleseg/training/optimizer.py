@@ -13,11 +13,13 @@ __all__ = ["create_optimizer", "freeze", "freeze_batch_norm", "has_batch_norm", 
 
 
 def create_optimizer(model: ScaleAware, settings: TrainConfig, fresh: Collection[str]) -> torch.optim.Optimizer:
-    """Four groups by name: {weights, biases} x {pretrained, fresh}. Biases and norms learn faster and do not decay."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """Groups by name: {weights, biases} x {pretrained, fresh, fresh in the fusion}. Biases and norms do not decay."""
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name in fresh, parameter.ndim == 1), []).append(parameter)
+            own = settings.fusion_lr if name.startswith("fusion.") else 1.0
+            times = settings.fresh_lr * own if name in fresh else 1.0
+            groups.setdefault((name in fresh, times, parameter.ndim == 1), []).append(parameter)
     if not groups:
         raise UserError(
             f"train.freeze is {list(settings.freeze)}: nothing is left to train; leave some layers out of it"
@@ -25,10 +27,10 @@ def create_optimizer(model: ScaleAware, settings: TrainConfig, fresh: Collection
     described = [
         {
             "params": parameters,
-            "lr": settings.lr * (settings.fresh_lr if is_fresh else 1) * (settings.bias_lr if is_bias else 1),
+            "lr": settings.lr * times * (settings.bias_lr if is_bias else 1),
             "weight_decay": 0.0 if is_bias else settings.weight_decay,
         }
-        for (is_fresh, is_bias), parameters in sorted(groups.items())
+        for (_, times, is_bias), parameters in sorted(groups.items())
     ]
     for group in described:
         group["full_lr"] = group["lr"]
