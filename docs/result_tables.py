@@ -1,6 +1,7 @@
 """Tables and answers of results.md, and the hours of reproducing.md, from what the benchmarks wrote; see results.py."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -19,6 +20,7 @@ __all__ = [
     "grid",
     "headline",
     "hours",
+    "in_short",
     "interval",
     "percent",
     "points",
@@ -113,32 +115,44 @@ def answers(results: Results) -> str:
     own, alone = ([name for name in cells if name.endswith("-es") is each] for each in (True, False))
     suited = [f"{fusion}-3-rate" for fusion in FUSIONS]
     ahead = [(f"attention-{column}", f"{fusion}-{column}") for column in columns for fusion in ("max", "average")]
-    with_own, with_one = ([pair for pair in ahead if pair[0].endswith("-es") is each] for each in (True, False))
+    with_one = [pair for pair in ahead if not pair[0].endswith("-es")]
+    of_average, of_max = (
+        [(f"attention-{one}", f"{fusion}-{one}") for one in ("3-es", "2-es")] for fusion in ("average", "max")
+    )
     helps = [(f"{fusion}-{count}-es", f"{fusion}-{count}") for count in (3, 2) for fusion in FUSIONS]
     beyond = [(f"{fusion}-3-es", f"{fusion}-3-rate") for fusion in FUSIONS]
-    hurt = [(f"{fusion}-3", f"{fusion}-2") for fusion in ("attention", "average")]
     third = [(f"{fusion}-3-es", f"{fusion}-2-es") for fusion in FUSIONS]
     return "\n".join([
         _question(results, "Do several scales beat one, all at 0.0003?", [(name, "baseline") for name in cells]),
         _question(
-            results, "With a loss on every scale, do they beat one scale at 0.001?", [(name, "baseline-rate") for name in own]
+            results, "With a loss on every scale, do several scales beat one at 0.001?", [(name, "baseline-rate") for name in own]
         ),
         _question(
             results, "With one loss, all at 0.001, do three scales beat one?", [(name, "baseline-rate") for name in suited]
         ),
         _question(
-            results, "With one loss at 0.0003, do they beat one scale at 0.001, the better rate for it?",
+            results, "With one loss at 0.0003, do several scales beat one at 0.001, the better rate for it?",
             [(name, "baseline-rate") for name in alone],
         ),
-        _question(results, "With a loss on every scale, does attention beat max and average?", with_own),
+        _question(results, "With a loss on every scale, does attention beat average?", of_average),
+        _question(results, "With a loss on every scale, does attention beat max?", of_max),
         _question(results, "With one loss at 0.0003, does attention beat max and average?", with_one),
         _question(results, "Does a loss on every scale (extra supervision) help, all at 0.0003?", helps),
-        _question(results, "Is it better than one loss at 0.001?", beyond),
+        _question(results, "Is extra supervision at 0.0003 better than one loss at 0.001?", beyond),
         _coarse(results),
         _question(results, "Without extra supervision, does a third scale help max?", [("max-3", "max-2")]),
-        _question(results, "Without extra supervision, does a third scale hurt attention and average?", hurt, yes="below"),
+        *(
+            _question(results, f"Without extra supervision, does a third scale hurt {one}?", [(f"{one}-3", f"{one}-2")], "below")
+            for one in ("attention", "average")
+        ),
         _question(results, "With extra supervision, does a third scale help?", third),
     ])  # fmt: skip
+
+
+def in_short(results: Results) -> str:
+    """Every question and its answer, in a line."""
+    found = re.findall(r"(?m)^### (.+)\n\n(\*\*[^*]+\*\*[^.]*\.|Not run\.)", answers(results))
+    return "".join(f"- {question} {answer}\n" for question, answer in found)
 
 
 def rates(results: Results) -> str:
@@ -197,7 +211,8 @@ def _verdict(gains: Sequence[dict[str, float]], yes: str = "above") -> str:
     counts = {side: sides.count(side) for side in order if side in sides}
     if len(counts) == 1:
         answer = dict(zip(order, ("Yes", "No, the other way round", "Cannot be told"), strict=True))[sides[0]]
-        return f"**{answer}.** {f'All {len(gains)} intervals lie' if len(gains) > 1 else 'The interval lies'} {sides[0]} 0."
+        who = {1: "The interval lies", 2: "Both intervals lie"}.get(len(gains), f"All {len(gains)} intervals lie")
+        return f"**{answer}.** {who} {sides[0]} 0."
     told = [f"{count} {'lie' if count > 1 else 'lies'} {side} 0" for side, count in counts.items()]
     return f"**In {counts.get(yes, 0)} of {len(gains)}.** Of the intervals {' and '.join(told)}."
 

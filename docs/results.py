@@ -11,7 +11,7 @@ from typing import Any
 
 from result_chart import curves, gains
 from result_model import card_section, deep_section, steps_section
-from result_tables import Results, answers, camvid, classes, costs, grid, headline, hours, rates, sizes
+from result_tables import Results, answers, camvid, classes, costs, grid, headline, hours, in_short, rates, sizes
 
 __all__ = ["CHARTS", "SECTIONS", "main", "pages", "with_section"]
 
@@ -72,6 +72,7 @@ SECTIONS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (CARD, "figures", lambda: card_section(_deep(), _read("refinement.json"))),
     (DOCS.parent / "README.md", "headline", lambda: headline(_animals())),
     (DOCS / "results.md", "grid", lambda: grid(_animals())),
+    (DOCS / "results.md", "short", lambda: in_short(_animals())),
     (DOCS / "results.md", "answers", lambda: answers(_animals())),
     (DOCS / "results.md", "rates", lambda: rates(_animals())),
     (DOCS / "results.md", "sizes", lambda: sizes(_animals())),
