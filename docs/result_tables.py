@@ -115,12 +115,10 @@ def answers(results: Results) -> str:
     own, alone = ([name for name in cells if name.endswith("-es") is each] for each in (True, False))
     suited = [f"{fusion}-3-rate" for fusion in FUSIONS]
     ahead = [(f"attention-{column}", f"{fusion}-{column}") for column in columns for fusion in ("max", "average")]
-    with_one = [pair for pair in ahead if not pair[0].endswith("-es")]
-    of_average, of_max = (
-        [(f"attention-{one}", f"{fusion}-{one}") for one in ("3-es", "2-es")] for fusion in ("average", "max")
-    )
+    with_own, with_one = ([pair for pair in ahead if pair[0].endswith("-es") is each] for each in (True, False))
     helps = [(f"{fusion}-{count}-es", f"{fusion}-{count}") for count in (3, 2) for fusion in FUSIONS]
     beyond = [(f"{fusion}-3-es", f"{fusion}-3-rate") for fusion in FUSIONS]
+    hurt = [(f"{fusion}-3", f"{fusion}-2") for fusion in ("attention", "average")]
     third = [(f"{fusion}-3-es", f"{fusion}-2-es") for fusion in FUSIONS]
     return "\n".join([
         _question(results, "Do several scales beat one, all at 0.0003?", [(name, "baseline") for name in cells]),
@@ -128,24 +126,25 @@ def answers(results: Results) -> str:
             results, "With a loss on every scale, do several scales beat one at 0.001?", [(name, "baseline-rate") for name in own]
         ),
         _question(
-            results, "With one loss, all at 0.001, do three scales beat one?", [(name, "baseline-rate") for name in suited]
+            results, "With one loss, all at 0.001, does attention at three scales beat one scale?",
+            [(name, "baseline-rate") for name in suited],
         ),
         _question(
             results, "With one loss at 0.0003, do several scales beat one at 0.001, the better rate for it?",
             [(name, "baseline-rate") for name in alone],
         ),
-        _question(results, "With a loss on every scale, does attention beat average?", of_average),
-        _question(results, "With a loss on every scale, does attention beat max?", of_max),
+        _question(results, "With a loss on every scale, does attention beat max and average?", with_own),
         _question(results, "With one loss at 0.0003, does attention beat max and average?", with_one),
         _question(results, "Does a loss on every scale (extra supervision) help, all at 0.0003?", helps),
-        _question(results, "Is extra supervision at 0.0003 better than one loss at 0.001?", beyond),
-        _coarse(results),
-        _question(results, "Without extra supervision, does a third scale help max?", [("max-3", "max-2")]),
-        *(
-            _question(results, f"Without extra supervision, does a third scale hurt {one}?", [(f"{one}-3", f"{one}-2")], "below")
-            for one in ("attention", "average")
+        _question(
+            results, "Is extra supervision at 0.0003 better than one loss at 0.001, for attention at three scales?", beyond
         ),
-        _question(results, "With extra supervision, does a third scale help?", third),
+        _coarse(results),
+        _question(results, "All at 0.0003, without extra supervision, does a third scale help max?", [("max-3", "max-2")]),
+        _question(
+            results, "All at 0.0003, without extra supervision, does a third scale hurt attention and average?", hurt, yes="below"
+        ),
+        _question(results, "All at 0.0003, with extra supervision, does a third scale help?", third),
     ])  # fmt: skip
 
 
@@ -177,7 +176,25 @@ def rates(results: Results) -> str:
     ]
     heads = ("attention at three scales", "val mIoU", "dev mIoU", "val boundary IoU")
     classes = ("IoU of", *(f"{one} less {other}" for one, other in pairs))
-    return f"{table(heads, parts)}\n{table(classes, by_class)}"
+    return f"{table(heads, parts)}\n{table(classes, by_class)}\n{_by_one_class(results)}"
+
+
+def _by_one_class(results: Results) -> str:
+    """How much of what each cell with a loss on every scale gains over one scale at 0.001 is one class: where it is lowest."""
+    least = results.cells["baseline-rate"]["val"]["IoU"]
+    worst = min(least, key=lambda name: float(least[name]))
+    parts = []
+    for name in (name for name in ORDER if name.endswith("-es") and name in results.cells):
+        found = results.cells[name]["val"]["IoU"]
+        gains = {one: 100 * (found[one] - least[one]) for one in least}
+        others = [gain for one, gain in gains.items() if one != worst]
+        parts.append(
+            f"{name} {gains[worst] / sum(gains.values()):.0%} and {sum(others) / len(others):+.1f}".replace("%", " %")
+        )
+    return (
+        f"The class that one scale at 0.001 finds worst is {worst} ({percent(least[worst], 1)} %). Its share of the gains over "
+        f"that scale, and the gain of the other {len(others)} classes' mean: {', '.join(parts)}.\n"
+    )
 
 
 def _question(results: Results, question: str, pairs: Sequence[tuple[str, str]], yes: str = "above") -> str:
@@ -195,7 +212,8 @@ def _question(results: Results, question: str, pairs: Sequence[tuple[str, str]],
         for (one, other), gain in known
     ]
     heads = ("cells", "points of mIoU (paired 95 % interval)", "paper, VOC val", "points of boundary IoU")
-    return f"### {question}\n\n{_verdict([gain for _, gain in known], yes)}\n\n{table(heads, rows)}"
+    verdict = _verdict([gain for _, gain in known], yes, [row[0] for row in rows])
+    return f"### {question}\n\n{verdict}\n\n{table(heads, rows)}"
 
 
 def _in_paper(one: str, other: str) -> str:
@@ -204,16 +222,20 @@ def _in_paper(one: str, other: str) -> str:
     return f"{PAPER.figures[one] - PAPER.figures[other]:+.2f}" if known else ""
 
 
-def _verdict(gains: Sequence[dict[str, float]], yes: str = "above") -> str:
-    """Yes or no where all intervals lie on one side of zero; else in how many they do."""
+def _verdict(gains: Sequence[dict[str, float]], yes: str = "above", names: Sequence[str] = ()) -> str:
+    """Yes or no where all intervals lie on one side of zero; else in how many they do, and in which."""
     sides = ["above" if one["low"] > 0 else "below" if one["high"] < 0 else "on both sides of" for one in gains]
     order = (yes, "below" if yes == "above" else "above", "on both sides of")
     counts = {side: sides.count(side) for side in order if side in sides}
     if len(counts) == 1:
         answer = dict(zip(order, ("Yes", "No, the other way round", "Cannot be told"), strict=True))[sides[0]]
-        who = {1: "The interval lies", 2: "Both intervals lie"}.get(len(gains), f"All {len(gains)} intervals lie")
+        who = {1: "The one interval lies", 2: "Both intervals lie"}.get(len(gains), f"All {len(gains)} intervals lie")
         return f"**{answer}.** {who} {sides[0]} 0."
-    told = [f"{count} {'lie' if count > 1 else 'lies'} {side} 0" for side, count in counts.items()]
+    which = {side: [name for name, at in zip(names, sides, strict=False) if at == side] for side in counts}
+    told = [
+        f"{count} {'lie' if count > 1 else 'lies'} {side} 0" + (f" ({', '.join(which[side])})" if names else "")
+        for side, count in counts.items()
+    ]
     return f"**In {counts.get(yes, 0)} of {len(gains)}.** Of the intervals {' and '.join(told)}."
 
 
@@ -224,7 +246,7 @@ def _coarse(results: Results) -> str:
         for name, cell in results.in_order()
         if name.startswith(("attention", "max")) and cell["val"]["analysis"]["scale_use"]
     ]
-    title = "### Does attention look at the coarse scale for large objects?\n\n"
+    title = "### Does attention turn to coarser scales as objects grow?\n\n"
     if not found:
         return title + "Not run.\n"
     rows = []

@@ -260,6 +260,20 @@ def test_the_json_is_safe_before_a_table_is_printed(call, models, folder, tmp_pa
     assert json.loads((tmp_path / "d.json").read_text())
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "compare"])
+def test_figures_are_printed_though_their_file_cannot_be_written(
+    call, models, folder, tmp_path, monkeypatch, verb
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("scaleseg.atomic.write", full)
+    checkpoints = models[: 1 if verb == "evaluate" else 2]
+    ended = call(verb, *checkpoints, f"data.val={folder}", "--json", tmp_path / "d.json")
+    assert (ended.code, "cannot be written (No space left on device)" in ended.err) == (1, True)
+    assert "mIoU" in ended.out
+
+
 def test_compare_of_files_is_compare_of_checkpoints_and_of_runs(call, models, folder: Path, tmp_path: Path) -> None:
     data = f"data.val={folder}"
     for path in models:

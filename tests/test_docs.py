@@ -170,9 +170,9 @@ def test_every_table_and_chart_of_results_is_what_the_result_files_say() -> None
     [
         ([(1, 2), (3, 4)], "**Yes.** Both intervals lie above 0."),
         ([(1, 2), (-1, 4)], "**In 1 of 2.** Of the intervals 1 lies above 0 and 1 lies on both sides of 0."),
-        ([(-1, 2)], "**Cannot be told.** The interval lies on both sides of 0."),
+        ([(-1, 2)], "**Cannot be told.** The one interval lies on both sides of 0."),
         ([(-2, -1), (-1, 1)], "**In 0 of 2.** Of the intervals 1 lies below 0 and 1 lies on both sides of 0."),
-        ([(-2, -1)], "**No, the other way round.** The interval lies below 0."),
+        ([(-2, -1)], "**No, the other way round.** The one interval lies below 0."),
         ([(-2, -1), (1, 2)], "**In 1 of 2.** Of the intervals 1 lies above 0 and 1 lies below 0."),
     ],
 )

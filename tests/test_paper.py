@@ -279,6 +279,16 @@ def test_a_fusion_that_is_loaded_learns_like_the_rest_that_is():
     assert [group["lr"] for group in groups if loaded in map(id, group["params"])] == [pytest.approx(0.001)]
 
 
+@pytest.mark.parametrize("fresh_lr", [0.001, 1.0, 10.0])
+def test_groups_stand_in_the_order_that_checkpoints_rely_on(fresh_lr):
+    model = small()
+    fresh = set(model.fresh())
+    kinds = {id(parameter): (name in fresh, parameter.ndim == 1) for name, parameter in model.named_parameters()}
+    groups = create_optimizer(model, TrainConfig(fresh_lr=fresh_lr), fresh).param_groups
+    found = [{kinds[id(parameter)] for parameter in group["params"]} for group in groups]
+    assert found == [{kind} for kind in sorted(set(kinds.values()))]
+
+
 @pytest.mark.parametrize("fusion_lr", [1.0, 0.2])
 def test_no_parameter_is_left_out_of_the_optimiser(fusion_lr):
     model = small()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaleseg.cli.deep import write_json
+from scaleseg.cli.deep import written
 from scaleseg.cli.output import say
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ def benchmark(
     if json_file:
         atomic.check_writable(json_file, "--json")
     report = measure(checkpoint, size=size, seconds=seconds, say=say)
-    if json_file:
-        write_json(json_file, report.to_dict())
-    _print(report)
+    with written(json_file, report.to_dict()):
+        _print(report)
 
 
 def _print(report: "Report") -> None:

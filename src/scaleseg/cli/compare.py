@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from scaleseg.cli.deep import bare, table, write_json
+from scaleseg.cli.deep import bare, table, written
 from scaleseg.cli.engines import Device, MaxMemory, Refinement, bytes_of
 from scaleseg.cli.output import bar, one_line, say
 from scaleseg.errors import UserError
@@ -50,12 +50,11 @@ def compare(
         raise UserError(f"{overrides[0]} is a setting for a run or a checkpoint, but both are files; leave it out")
     how = _How(tuple(overrides or ()), device, refine, max_memory)
     comparison = judge(*(_analysis(item, how) for item in (first, second)))
-    if json_file:
-        document = {"first": bare(first), "second": bare(second), "overrides": [bare(item) for item in how.overrides]}
-        write_json(json_file, {**document, **comparison.to_dict()})
     names = _names(first, second)
-    _print(comparison, names)
-    say(comparison.sentence(*names))
+    document = {"first": bare(first), "second": bare(second), "overrides": [bare(item) for item in how.overrides]}
+    with written(json_file, {**document, **comparison.to_dict()}):
+        _print(comparison, names)
+        say(comparison.sentence(*names))
 
 
 class _How(NamedTuple):

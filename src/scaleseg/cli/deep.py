@@ -1,7 +1,8 @@
 """What `evaluate --deep` prints and writes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from scaleseg.errors import UserError
 if TYPE_CHECKING:
     from scaleseg.analysis import Analysis, Estimate, ImageScore, ObjectSize, ScaleUse
 
-__all__ = ["bare", "print_analysis", "table", "write_json"]
+__all__ = ["bare", "print_analysis", "table", "written"]
 
 WIDTHS = (1, 3, 5, 10, 20)
 """Of the trimap curve, those that are printed; the JSON has all."""
@@ -20,8 +21,18 @@ SHOWN = 10
 """Worst and best photographs."""
 
 
-def write_json(json_file: Path, document: dict[str, Any]) -> None:
-    """Write it whole; UserError if it cannot be written."""
+@contextmanager
+def written(json_file: Path | None, document: dict[str, Any]) -> Iterator[None]:
+    """Figures that took long are lost neither to a full disk nor to a reader who has gone away: the file is written
+    before the body prints them, and the body prints them where the file cannot be written (UserError, then)."""
+    try:
+        if json_file:
+            _write(json_file, document)
+    finally:
+        yield
+
+
+def _write(json_file: Path, document: dict[str, Any]) -> None:
     import json
 
     from scaleseg import atomic

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaleseg.cli.deep import bare, print_analysis, write_json
+from scaleseg.cli.deep import bare, print_analysis, written
 from scaleseg.cli.engines import (
     Calibration,
     Device,
@@ -100,19 +100,18 @@ def evaluate(
         options["progress"] = lambda done, total: advance()
         analysis = analyze(model, measured.dataset, **options) if deep else None
         metrics = analysis.metrics if analysis else measure(model, measured.dataset, **options)
-    if json_file:  # before a word is printed: whoever reads may have gone away
-        document = {
-            **metrics.to_dict(), "checkpoint": checkpoint, "overrides": overrides or [],
-            "engine": computes.name, "precision": computes.precision, "max_memory": max_memory,
-            "refine": repr(sharpen) if sharpen else "none", "device": describe(where), "note": measured.note,
-        }  # fmt: skip
-        if analysis:
-            document |= {"checkpoint": bare(checkpoint), "overrides": [bare(item) for item in overrides or []]}
-            document |= {"note": bare(measured.note), "analysis": analysis.to_dict()}
-        write_json(json_file, document)
-    _print_metrics(metrics)
+    document = {
+        **metrics.to_dict(), "checkpoint": checkpoint, "overrides": overrides or [],
+        "engine": computes.name, "precision": computes.precision, "max_memory": max_memory,
+        "refine": repr(sharpen) if sharpen else "none", "device": describe(where), "note": measured.note,
+    }  # fmt: skip
     if analysis:
-        print_analysis(analysis, refined=sharpen is not None)
+        document |= {"checkpoint": bare(checkpoint), "overrides": [bare(item) for item in overrides or []]}
+        document |= {"note": bare(measured.note), "analysis": analysis.to_dict()}
+    with written(json_file, document):
+        _print_metrics(metrics)
+        if analysis:
+            print_analysis(analysis, refined=sharpen is not None)
 
 
 def _print_metrics(metrics: "Metrics") -> None:
