@@ -17,6 +17,7 @@ __all__ = [
     "camvid",
     "classes",
     "costs",
+    "fusion_rate",
     "grid",
     "headline",
     "hours",
@@ -306,14 +307,29 @@ def camvid(results: Results, published: Iterable[dict[str, Any]]) -> str:
 
 
 def _merged_otherwise(analysis: dict[str, Any]) -> str:
-    """Two sentences: the mIoU of a cell's own scores by other rules, and how much of the weight its first scale has."""
+    """Two sentences: the mIoU of a cell's own scores by other rules, and how much of the weight each of its scales has."""
     fusions = ", ".join(
         f"{name} {percent(one['value'], 1)}" for name, one in analysis["fusions"].items() if name != "fused"
     )
     zones, first = analysis["scale_use"]["zones"], next(iter(analysis["IoU"]))
     named = {"background": first, "object": "other classes", "boundary": "outlines"}
-    weights = ", ".join(f"{percent(each[0])} % on pixels of {named[zone]}" for zone, each in zones.items())
-    return f"Its scores merged otherwise, mIoU in percent: {fusions}. The mean weight of its first scale: {weights}."
+    shares = {zone: " / ".join(percent(weight, 1) for weight in each) for zone, each in zones.items()}
+    weights = ", ".join(f"{share} on pixels of {named[zone]}" for zone, share in shares.items())
+    return f"Its scores merged otherwise, mIoU in percent: {fusions}. The mean weights of its scales, in percent: {weights}."
+
+
+def fusion_rate(cell: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> str:
+    """CamVid's val: attention as in the table and with a slower head (`cell`), each compared with the baseline there."""
+    runs = (("attention-3-es, as above", before), ("attention-3-es with `train.fusion_lr=0.2`", after))
+    score = (percent(before["mIoU"]["first"], 1), "", percent(before["boundary_IoU"]["first"], 1), "")
+    rows = [("baseline, as above", *score)]
+    for name, one in runs:
+        figures = (one[measure] for measure in ("mIoU", "boundary_IoU"))
+        columns = [text for each in figures for text in (percent(each["second"], 1), points(each["difference"]))]
+        rows.append((name, *columns))
+    heads = ("on val (101 photographs)", "mIoU %", "points over baseline", "boundary IoU %", "points over baseline")
+    told = _merged_otherwise(cell["val"]["analysis"])
+    return f"{table(heads, rows)}\nWith the slower head: {told[0].lower()}{told[1:]}\n"
 
 
 def costs(animals: Results, streets: Results, logs: Iterable[tuple[str, Path, int, int]]) -> str:

@@ -11,7 +11,20 @@ from typing import Any
 
 from result_chart import curves, gains
 from result_model import card_section, deep_section, steps_section
-from result_tables import Results, answers, camvid, classes, costs, grid, headline, hours, in_short, rates, sizes
+from result_tables import (
+    Results,
+    answers,
+    camvid,
+    classes,
+    costs,
+    fusion_rate,
+    grid,
+    headline,
+    hours,
+    in_short,
+    rates,
+    sizes,
+)
 
 __all__ = ["CHARTS", "SECTIONS", "main", "pages", "with_section"]
 
@@ -63,6 +76,11 @@ def _camvid() -> Results:
     return Results(RESULTS / "camvid-lite0")
 
 
+def _fusion_rate() -> str:
+    compared = (_read(f"camvid-val-{name}.json") for name in ("attention", "attention-fusion-rate"))
+    return fusion_rate(_read("camvid-lite0-fusion-rate/attention-3-es.json"), *compared)
+
+
 def _deep() -> Any:
     return _read("voc-animals-lite-deep.json")
 
@@ -78,6 +96,7 @@ SECTIONS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (DOCS / "results.md", "sizes", lambda: sizes(_animals())),
     (DOCS / "results.md", "classes", lambda: classes(_animals())),
     (DOCS / "results.md", "camvid", lambda: camvid(_camvid(), _read("camvid-published.json"))),
+    (DOCS / "results.md", "fusion-rate", _fusion_rate),
     (DOCS / "results.md", "bundled", lambda: card_section(_deep(), _read("refinement.json"))),
     (DOCS / "results.md", "steps", lambda: steps_section(_animals(), _read("voc-animals-lite-steps.json"))),
     (DOCS / "reproducing.md", "hours", lambda: hours(json.loads(HOURS.read_text(encoding="utf-8")))),

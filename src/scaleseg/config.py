@@ -65,7 +65,7 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 0.0005
     fresh_lr: float = 10.0  # times lr, for the head and the fusion
-    fusion_lr: float = 1.0  # times fresh_lr, for the fusion: 0.2 where AdamW gives all of the weight to one scale
+    fusion_lr: float = 1.0  # times fresh_lr, for a fusion that starts fresh: 0.2 where AdamW gives one scale all weight
     bias_lr: float = 2.0  # times lr, without weight decay
     schedule: str = "step"  # step, poly or constant
     schedule_steps: int | None = None  # poly: when the rate reaches zero; none = `steps` of the first start
