@@ -318,8 +318,9 @@ def _merged_otherwise(analysis: dict[str, Any]) -> str:
     return f"Its scores merged otherwise, mIoU in percent: {fusions}. The mean weights of its scales, in percent: {weights}."
 
 
-def fusion_rate(cell: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> str:
-    """CamVid's val: attention as in the table and with a slower head (`cell`), each compared with the baseline there."""
+def fusion_rate(cell: dict[str, Any], before: dict[str, Any], after: dict[str, Any], gain: dict[str, Any]) -> str:
+    """CamVid's val: attention as in the table and with a slower head (`cell`), each compared with the baseline there, and
+    one with the other."""
     runs = (("attention-3-es, as above", before), ("attention-3-es with `train.fusion_lr=0.2`", after))
     score = (percent(before["mIoU"]["first"], 1), "", percent(before["boundary_IoU"]["first"], 1), "")
     rows = [("baseline, as above", *score)]
@@ -328,8 +329,12 @@ def fusion_rate(cell: dict[str, Any], before: dict[str, Any], after: dict[str, A
         columns = [text for each in figures for text in (percent(each["second"], 1), points(each["difference"]))]
         rows.append((name, *columns))
     heads = ("on val (101 photographs)", "mIoU %", "points over baseline", "boundary IoU %", "points over baseline")
-    told = _merged_otherwise(cell["val"]["analysis"])
-    return f"{table(heads, rows)}\nWith the slower head: {told[0].lower()}{told[1:]}\n"
+    use, told = cell["val"]["analysis"]["scale_use"], _merged_otherwise(cell["val"]["analysis"])
+    low, high = use["interval"]
+    return (
+        f"{table(heads, rows)}\nThe slower head less the other: {points(gain['mIoU']['difference'])} points of mIoU. "
+        f"Its weights by size of object: Spearman {use['correlation']:+.2f} ({low:+.2f} to {high:+.2f}). {told}\n"
+    )
 
 
 def costs(animals: Results, streets: Results, logs: Iterable[tuple[str, Path, int, int]]) -> str:

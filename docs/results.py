@@ -77,7 +77,7 @@ def _camvid() -> Results:
 
 
 def _fusion_rate() -> str:
-    compared = (_read(f"camvid-val-{name}.json") for name in ("attention", "attention-fusion-rate"))
+    compared = (_read(f"camvid-val-{name}.json") for name in ("attention", "attention-fusion-rate", "fusion-rates"))
     return fusion_rate(_read("camvid-lite0-fusion-rate/attention-3-es.json"), *compared)
 
 
