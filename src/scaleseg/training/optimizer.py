@@ -13,7 +13,7 @@ __all__ = ["create_optimizer", "freeze", "freeze_batch_norm", "has_batch_norm", 
 
 
 def create_optimizer(model: ScaleAware, settings: TrainConfig, fresh: Collection[str]) -> torch.optim.Optimizer:
-    """Groups by name: {weights, biases} x {pretrained, fresh, fresh in the fusion}. Biases and norms do not decay."""
+    """Groups by name: {weights, biases} x {pretrained, fresh, fresh fusion}. Biases and norms learn faster, do not decay."""
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
